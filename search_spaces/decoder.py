@@ -1,0 +1,115 @@
+"""Elastic decoder language models (Llama, arXiv:2302.13971) as a search space, with their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search_spaces.blocks import Block, Cost, Workload
+from search_spaces.errors import UserError
+from search_spaces.transformer import TransformerSpace
+
+BYTES_PER_PARAMETER = 4
+BYTES_PER_CACHED = 4
+
+
+class DecoderSpace(TransformerSpace):
+    """Subnets of a decoder: RMSNorm, rotary positions, SwiGLU, grouped-query attention.
+
+    Args:
+        vocabulary: Number of tokens.
+        context: Longest sequence, cached tokens included.
+        head_dim: Features of one attention head; even, for rotary positions.
+        group: Query heads that share one key/value head (arXiv:2305.13245).
+        embed: Embedding widths.
+        depth: Numbers of layers.
+        heads: Query heads of a layer; multiples of `group`.
+        ffn: SwiGLU widths of a layer (arXiv:2002.05202).
+        drop_order: See `TransformerSpace`.
+    """
+
+    family = "decoder"
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        context: int,
+        head_dim: int,
+        embed: Sequence[int],
+        depth: Sequence[int],
+        heads: Sequence[int],
+        ffn: Sequence[int],
+        group: int = 1,
+        drop_order: Sequence[int] | None = None,
+    ) -> None:
+        for name, value in (("vocabulary", vocabulary), ("context", context)):
+            if value < 1:
+                raise UserError(f"task.{name} {value} is below 1; give a positive integer")
+        if head_dim % 2:
+            raise UserError(f"space.head_dim {head_dim} is odd; rotary positions need an even one")
+        self.vocabulary = vocabulary
+        self.context = context
+        super().__init__(
+            embed=embed,
+            depth=depth,
+            heads=heads,
+            ffn=ffn,
+            head_dim=head_dim,
+            group=group,
+            drop_order=drop_order,
+        )
+
+    @property
+    def default_workload(self) -> Workload:
+        """One sequence that fills the context."""
+        return Workload(sequence=self.context)
+
+    def check_workload(self, workload: Workload) -> None:
+        """A language model needs a sequence length, within the context.
+
+        Raises:
+            UserError: There is no sequence length, or past and sequence exceed the context.
+        """
+        if workload.sequence is None:
+            raise UserError(
+                f"workload {workload} needs a sequence length; give sequence: 1 or more"
+            )
+        if workload.past + workload.sequence > self.context:
+            raise UserError(
+                f"workload {workload} needs {workload.past + workload.sequence} tokens; "
+                f"task.context is {self.context}"
+            )
+
+    def block_cost(self, block: Block, workload: Workload) -> Cost:
+        """Cost of one block; MACs count every matrix product, attention over all keys."""
+        self.check_workload(workload)
+        assert workload.sequence is not None
+        embed, new = block.width("embed"), workload.sequence
+        keys, cached = workload.past + new, 0
+        if block.kind == "fixed":
+            macs = new * embed * self.vocabulary
+            parameters = 2 * self.vocabulary * embed + embed
+        elif block.kind == "attention":
+            query = block.width("heads") * self.head_dim
+            key_value = 2 * block.width("kv_heads") * self.head_dim
+            macs = new * embed * (2 * query + key_value) + 2 * new * keys * query
+            parameters = embed + embed * (2 * query + key_value)
+            cached = workload.batch * keys * key_value * BYTES_PER_CACHED
+        else:
+            ffn = block.width("ffn")
+            macs = 3 * new * embed * ffn
+            parameters = embed + 3 * embed * ffn
+        return Cost(
+            macs=workload.batch * macs,
+            parameters=parameters,
+            size_bytes=parameters * BYTES_PER_PARAMETER,
+            kv_cache_bytes=cached,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Everything that `space_from_json` needs."""
+        return super().to_json() | {
+            "vocabulary": self.vocabulary,
+            "context": self.context,
+            "group": self.group,
+        }

@@ -1,0 +1,290 @@
+"""Any discrete search space, and the immutable architectures that lie in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from math import prod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from search_spaces.errors import UserError
+
+Choice = int | float | str | bool
+Active = Mapping[str, Mapping[str, Sequence[Choice]]]
+
+
+class Architecture(Mapping[str, Choice]):
+    """One point of a search space: the genes that count, by name.
+
+    Immutable and hashable. Genes of layers that are not there are absent, so that two encodings
+    of one subnet are equal. Build one with `SearchSpace.architecture`, which checks it.
+    """
+
+    __slots__ = ("_hash", "_json", "_values")
+
+    def __init__(self, values: Mapping[str, Choice]) -> None:
+        self._values = {name: values[name] for name in sorted(values)}
+        self._json = json.dumps(self._values, separators=(",", ":"))
+        self._hash = hash(self._json)
+
+    def __getitem__(self, name: str) -> Choice:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Architecture):
+            return self._json == other._json
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return f"Architecture({self._json})"
+
+    def __reduce__(self) -> tuple[type[Architecture], tuple[dict[str, Choice]]]:
+        return Architecture, (self._values,)
+
+    def to_json(self) -> str:
+        """The genes as compact JSON with sorted names."""
+        return self._json
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Read what `to_json` wrote.
+
+        Raises:
+            UserError: The text is not a JSON object.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"architecture {text[:80]!r} is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"architecture {text[:80]!r} is not a JSON object of genes")
+        return cls(values)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that name the architecture."""
+        return hashlib.sha256(self._json.encode()).hexdigest()[:16]
+
+
+class SearchSpace:
+    """A product of ordered choices, some of which count only together with others.
+
+    Args:
+        choices: Gene name to its choices, in order from small to large.
+        active: Gene name to the condition under which it counts: controlling gene to the values
+            of that gene. Genes that are not named always count. A controller comes before what it
+            controls.
+
+    Raises:
+        UserError: No genes, a gene without choices or with equal ones, an unknown controller.
+    """
+
+    def __init__(
+        self, choices: Mapping[str, Sequence[Choice]], active: Active | None = None
+    ) -> None:
+        if not choices:
+            raise UserError("a search space needs at least one gene; it has none")
+        self.choices: dict[str, tuple[Choice, ...]] = {
+            name: tuple(_plain(value) for value in values) for name, values in choices.items()
+        }
+        self.active = {name: dict(condition) for name, condition in (active or {}).items()}
+        self.names: tuple[str, ...] = tuple(self.choices)
+        self.cardinalities: NDArray[np.int64] = np.array(
+            [len(values) for values in self.choices.values()], dtype=np.int64
+        )
+        self._position = {name: column for column, name in enumerate(self.names)}
+        self._index = [
+            {value: index for index, value in enumerate(values)} for values in self.choices.values()
+        ]
+        for name, index, values in zip(self.names, self._index, self.choices.values(), strict=True):
+            if not values:
+                raise UserError(f"gene {name!r} has no choices; give it at least one")
+            if len(index) != len(values):
+                raise UserError(f"gene {name!r} has equal choices: {values}; name each once")
+        self._conditions = [
+            (self._position[name], self._condition(name, condition))
+            for name, condition in sorted(
+                self.active.items(), key=lambda item: self._column(item[0])
+            )
+        ]
+
+    def _column(self, name: str) -> int:
+        if name not in self._position:
+            raise UserError(f"active names {name!r}, which is no gene of {self.names}")
+        return self._position[name]
+
+    def _condition(
+        self, name: str, condition: Mapping[str, Sequence[Choice]]
+    ) -> list[tuple[int, NDArray[np.bool_]]]:
+        """Per controlling column, which of its indices let gene `name` count."""
+        checks = []
+        for controller, values in condition.items():
+            column = self._column(controller)
+            if column >= self._position[name]:
+                raise UserError(f"gene {name!r} must come after {controller!r}, which controls it")
+            allowed = np.zeros(len(self._index[column]), dtype=np.bool_)
+            for value in values:
+                if value not in self._index[column]:
+                    raise UserError(
+                        f"gene {name!r} counts when {controller!r} is {value!r}, "
+                        f"which is not one of {self.choices[controller]}"
+                    )
+                allowed[self._index[column][value]] = True
+            checks.append((column, allowed))
+        return checks
+
+    @property
+    def dimensions(self) -> int:
+        """Number of genes."""
+        return len(self.names)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of architectures: encodings that differ in a gene that counts."""
+        controllers = sorted({column for _, checks in self._conditions for column, _ in checks})
+        if not controllers:
+            return prod(int(n) for n in self.cardinalities)
+        free = [column for column in range(self.dimensions) if column not in controllers]
+        seen: set[tuple[int, ...]] = set()
+        total = 0
+        for indices in product(*(range(int(self.cardinalities[c])) for c in controllers)):
+            genes = np.zeros(self.dimensions, dtype=np.int64)
+            genes[controllers] = indices
+            mask = self.active_mask(genes)
+            state = tuple(
+                int(i) if mask[c] else 0 for c, i in zip(controllers, indices, strict=True)
+            )
+            if state in seen:
+                continue
+            seen.add(state)
+            total += prod(int(self.cardinalities[c]) for c in free if mask[c])
+        return total
+
+    def active_mask(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the genes count, shape `(d,)`, for choice indices of shape `(d,)`."""
+        mask = np.ones(self.dimensions, dtype=np.bool_)
+        for column, checks in self._conditions:
+            mask[column] = all(
+                mask[controller] and allowed[genes[controller]] for controller, allowed in checks
+            )
+        return mask
+
+    def canonical(self, genes: ArrayLike) -> NDArray[np.int64]:
+        """The genes, shape `(d,)` int64, with 0 for those that do not count.
+
+        Raises:
+            UserError: Another shape, or an index that its gene does not have.
+        """
+        array = np.asarray(genes, dtype=np.int64)
+        if array.shape != (self.dimensions,):
+            raise UserError(f"genes have shape {array.shape}; the space has {self.dimensions}")
+        wrong = np.flatnonzero((array < 0) | (array >= self.cardinalities))
+        if wrong.size:
+            column = int(wrong[0])
+            raise UserError(
+                f"gene {self.names[column]!r} has no choice {array[column]}; "
+                f"it has 0 to {self.cardinalities[column] - 1}"
+            )
+        return np.where(self.active_mask(array), array, 0)
+
+    def decode(self, genes: ArrayLike) -> Architecture:
+        """The architecture of choice indices, shape `(d,)`."""
+        array = np.asarray(genes, dtype=np.int64)
+        array = self.canonical(array)
+        mask = self.active_mask(array)
+        return Architecture(
+            {
+                name: self.choices[name][array[column]]
+                for column, name in enumerate(self.names)
+                if mask[column]
+            }
+        )
+
+    def encode(self, arch: Architecture) -> NDArray[np.int64]:
+        """Choice indices of an architecture, shape `(d,)` int64; 0 for genes that do not count.
+
+        Raises:
+            UserError: A gene is missing, unknown, or has a value that is no choice.
+        """
+        genes = np.zeros(self.dimensions, dtype=np.int64)
+        for name, value in arch.items():
+            genes[self._column(name)] = self._choice_index(name, value)
+        mask = self.active_mask(genes)
+        for column, name in enumerate(self.names):
+            if mask[column] != (name in arch):
+                state = "is missing" if mask[column] else "does not count here; leave it out"
+                raise UserError(f"gene {name!r} {state} in architecture {arch.to_json()}")
+        return genes
+
+    def _choice_index(self, name: str, value: Choice) -> int:
+        index = self._index[self._position[name]]
+        if value not in index:
+            raise UserError(f"{name} {value!r} is not one of {self.choices[name]}")
+        return index[value]
+
+    def architecture(self, values: Mapping[str, Choice]) -> Architecture:
+        """A checked, canonical architecture; genes that do not count may be given or left out.
+
+        Raises:
+            UserError: A gene that counts is missing, a name or a value is unknown.
+        """
+        genes = np.zeros(self.dimensions, dtype=np.int64)
+        for name, value in values.items():
+            genes[self._column(name)] = self._choice_index(name, _plain(value))
+        arch = self.decode(genes)
+        for name in arch:
+            if name not in values:
+                raise UserError(f"gene {name!r} is missing; choose one of {self.choices[name]}")
+        return arch
+
+    def __contains__(self, arch: object) -> bool:
+        if not isinstance(arch, Architecture):
+            return False
+        try:
+            self.encode(arch)
+        except UserError:
+            return False
+        return True
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """A random architecture, uniform over genes."""
+        return self.decode(rng.integers(0, self.cardinalities))
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The first choice of every gene."""
+        return self.decode(np.zeros(self.dimensions, dtype=np.int64))
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The last choice of every gene."""
+        return self.decode(self.cardinalities - 1)
+
+    def __iter__(self) -> Iterator[Architecture]:
+        """Every architecture once; for small spaces only."""
+        seen = set()
+        for genes in product(*(range(int(n)) for n in self.cardinalities)):
+            arch = self.decode(np.array(genes, dtype=np.int64))
+            if arch not in seen:
+                seen.add(arch)
+                yield arch
+
+
+def _plain(value: Choice | np.generic) -> Choice:
+    """Numpy scalars as Python's own, so that they are equal and go to JSON."""
+    plain: Choice = value.item() if isinstance(value, np.generic) else value
+    return plain
