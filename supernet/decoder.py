@@ -19,6 +19,7 @@ from search_spaces.decoder import DecoderSpace
 from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
 from supernet.elastic import ElasticEmbedding, ElasticLinear, ElasticRMSNorm, copy_prefix
+from supernet.parts import Network, Part, Port
 
 EPSILON = 1e-6
 ROTARY_BASE = 10000.0
@@ -26,6 +27,14 @@ ROTARY_BASE = 10000.0
 
 Positions = tuple[Tensor, Tensor, Tensor]
 """Cosines and sines, shape `(S, 1, 1, D / 2)`, and the additive mask, shape `(G * S, P + S)`."""
+
+
+POSITIONS = ("cos", "sin", "mask")
+
+
+def cached(name: str, layer: int) -> tuple[str, str]:
+    """Names of a layer's keys and values."""
+    return f"{name}.{layer}.key", f"{name}.{layer}.value"
 
 
 class Rotary(nn.Module):
@@ -62,17 +71,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def grouped_attention(
     qkv: Tensor,
     positions: Positions,
-    past: tuple[Tensor, Tensor] | None,
+    past: Sequence[Tensor],
     group: int,
     head_dim: int,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Causal grouped-query attention over cached and new tokens.
 
     Args:
         qkv: For one key/value head after the other, its query heads, key and value, shape
             `(B, S, K * (G + 2) * D)`, so that the first groups are a prefix.
         positions: What `Rotary` gave.
-        past: Cached keys and values, shape `(B, K, P, D)` each; None without a cache.
+        past: Cached keys and values, shape `(B, K, P, D)` each; nothing without a cache.
         group: `G`.
         head_dim: `D`.
 
@@ -85,7 +94,7 @@ def grouped_attention(
     turned = rotate(heads[..., : group + 1, :], cos, sin)  # (B, S, K, G + 1, D)
     key = turned[..., group, :].transpose(1, 2)  # (B, K, S, D)
     value = heads[..., group + 1, :].transpose(1, 2)  # (B, K, S, D)
-    if past is not None:
+    if past:
         key = torch.cat([past[0], key], dim=2)
         value = torch.cat([past[1], value], dim=2)
     # The queries of a group lie one after the other, so that keys need not be repeated.
@@ -93,7 +102,7 @@ def grouped_attention(
     query = query.reshape(batch, -1, group * new, head_dim)  # (B, K, G * S, D)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     out = out.view(batch, -1, group, new, head_dim).permute(0, 3, 1, 2, 4)  # (B, S, K, G, D)
-    return out.reshape(batch, new, -1), (key, value)
+    return out.reshape(batch, new, -1), key, value
 
 
 class AttentionBlock(nn.Module):
@@ -110,13 +119,15 @@ class AttentionBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        positions: Positions,
-        past: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        *past: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`(B, S, E)` to `(B, S, E)`, and the keys and values, old and new."""
         qkv = self.qkv(self.norm(x))
-        out, present = grouped_attention(qkv, positions, past, self.group, self.head_dim)
-        return x + self.out(out), present
+        out, key, value = grouped_attention(qkv, (cos, sin, mask), past, self.group, self.head_dim)
+        return x + self.out(out), key, value
 
 
 class FfnBlock(nn.Module):
@@ -144,10 +155,12 @@ class Stem(nn.Module):
         self.tokens = nn.Embedding(space.vocabulary, embed)
         self.rotary = Rotary(context=space.context, head_dim=space.head_dim, group=space.group)
 
-    def forward(self, tokens: Tensor, past: Tensor | None) -> tuple[Tensor, Positions]:
+    def forward(
+        self, tokens: Tensor, past: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens, shape `(B, S)`, and any cached keys to `(B, S, E)` and their positions."""
         x: Tensor = self.tokens(tokens)
-        return x, self.rotary(0 if past is None else past.shape[2], tokens.shape[1])
+        return x, *self.rotary(0 if past is None else past.shape[2], tokens.shape[1])
 
 
 class Head(nn.Module):
@@ -175,6 +188,8 @@ class Decoder(nn.Module):
 
     def __init__(self, space: DecoderSpace, *, embed: int, layers: Sequence[Layer]) -> None:
         super().__init__()
+        self.head_dim = space.head_dim
+        self.kv_heads = [layer.kv_heads for layer in layers]
         self.stem = Stem(space, embed=embed)
         self.attention = nn.ModuleList(
             AttentionBlock(
@@ -197,14 +212,69 @@ class Decoder(nn.Module):
             Logits, shape `(B, S, vocabulary)`, then keys and values of one layer after the other,
             shape `(B, K, P + S, D)` each.
         """
-        x, positions = self.stem(tokens, past[0] if past else None)  # (B, S, E)
+        x, *positions = self.stem(tokens, *past[:1])  # (B, S, E)
         present: list[Tensor] = []
         for index, (attention, ffn) in enumerate(zip(self.attention, self.ffn, strict=True)):
-            cached = (past[2 * index], past[2 * index + 1]) if past else None
-            x, (key, value) = attention(x, positions, cached)
+            x, key, value = attention(x, *positions, *past[2 * index : 2 * index + 2])
             present += [key, value]
             x = ffn(x)
         return self.head(x), *present
+
+    def network(self) -> Network:
+        """The parts in order.
+
+        Inputs `tokens` and, per layer, `past.i.key` and `past.i.value`; outputs `logits` and, per
+        layer, `present.i.key` and `present.i.value`. A network without layers takes `past.0.key`
+        for its length.
+        """
+        parts = [
+            Part(
+                name="stem",
+                module=self.stem,
+                inputs=("tokens", "past.0.key"),
+                outputs=("x", *POSITIONS),
+            )
+        ]
+        names = ["x", *(f"x.{index}" for index in range(2 * len(self.ffn)))]
+        for index, (attention, ffn) in enumerate(zip(self.attention, self.ffn, strict=True)):
+            parts += [
+                Part(
+                    name=f"attention.{index}",
+                    module=attention,
+                    inputs=(names[2 * index], *POSITIONS, *cached("past", index)),
+                    outputs=(names[2 * index + 1], *cached("present", index)),
+                ),
+                Part(
+                    name=f"ffn.{index}",
+                    module=ffn,
+                    inputs=(names[2 * index + 1],),
+                    outputs=(names[2 * index + 2],),
+                ),
+            ]
+        parts.append(Part(name="head", module=self.head, inputs=(names[-1],), outputs=("logits",)))
+        vocabulary = self.head.linear.out_features
+        return Network(
+            parts=tuple(parts),
+            inputs=(
+                Port(name="tokens", shape=("batch", "sequence"), tokens=vocabulary),
+                *self.cache_ports("past", "past"),
+            ),
+            outputs=(
+                Port(name="logits", shape=("batch", "sequence", vocabulary)),
+                *self.cache_ports("present", "total"),
+            ),
+        )
+
+    def cache_ports(self, name: str, length: str) -> list[Port]:
+        """The key/value cache before (`past`) or after (`present`) the new tokens."""
+        kv_heads = self.kv_heads
+        if not kv_heads and name == "past":
+            return [Port(name=cached(name, 0)[0], shape=("batch", 1, length, self.head_dim))]
+        return [
+            Port(name=port, shape=("batch", heads, length, self.head_dim))
+            for index, heads in enumerate(kv_heads)
+            for port in cached(name, index)
+        ]
 
 
 class ElasticAttentionBlock(nn.Module):
@@ -222,15 +292,15 @@ class ElasticAttentionBlock(nn.Module):
         self,
         x: Tensor,
         positions: Positions,
-        past: tuple[Tensor, Tensor] | None,
+        past: Sequence[Tensor],
         kv_heads: int,
         dropout: float,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`AttentionBlock.forward` with the first `kv_heads` groups of heads."""
         qkv = self.qkv(self.norm(x), kv_heads * (self.group + 2) * self.head_dim)
-        out, present = grouped_attention(qkv, positions, past, self.group, self.head_dim)
+        out, key, value = grouped_attention(qkv, positions, past, self.group, self.head_dim)
         out = self.out(out, x.shape[-1])
-        return x + (F.dropout(out, dropout) if dropout else out), present
+        return x + (F.dropout(out, dropout) if dropout else out), key, value
 
 
 class ElasticFfnBlock(nn.Module):
@@ -320,9 +390,9 @@ class DecoderSupernet(nn.Module):
         x, positions = self.stem(tokens, past[0] if past else None, subnet.embed)  # (B, S, E)
         present: list[Tensor] = []
         for place, layer in enumerate(subnet.layers):
-            cached = (past[2 * place], past[2 * place + 1]) if past else None
             attention, ffn = self.attention[layer.index], self.ffn[layer.index]
-            x, (key, value) = attention(x, positions, cached, layer.kv_heads, dropout)
+            cached = past[2 * place : 2 * place + 2]
+            x, key, value = attention(x, positions, cached, layer.kv_heads, dropout)
             present += [key, value]
             x = ffn(x, layer.ffn, dropout)
         return self.head(x), *present

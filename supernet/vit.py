@@ -15,6 +15,7 @@ from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
 from search_spaces.vit import VisionTransformerSpace
 from supernet.elastic import ElasticLayerNorm, ElasticLinear, ElasticPatchEmbedding, copy_prefix
+from supernet.parts import Network, Part, Port
 
 
 def self_attention(qkv: Tensor, head_dim: int) -> Tensor:
@@ -114,6 +115,7 @@ class VisionTransformer(nn.Module):
         self, space: VisionTransformerSpace, *, embed: int, layers: Sequence[Layer]
     ) -> None:
         super().__init__()
+        self.image_shape = (space.channels, space.image_size, space.image_size)
         self.stem = Stem(
             channels=space.channels,
             patch_size=space.patch_size,
@@ -135,6 +137,28 @@ class VisionTransformer(nn.Module):
             x = ffn(attention(x))
         logits: Tensor = self.head(x)
         return logits
+
+    def network(self) -> Network:
+        """The parts in order; input `images`, output `logits`."""
+        names = ["x", *(f"x.{index}" for index in range(2 * len(self.ffn)))]
+        parts = [Part(name="stem", module=self.stem, inputs=("images",), outputs=("x",))]
+        for index, pair in enumerate(zip(self.attention, self.ffn, strict=True)):
+            for kind, place, module in zip(("attention", "ffn"), (0, 1), pair, strict=True):
+                at = 2 * index + place
+                parts.append(
+                    Part(
+                        name=f"{kind}.{index}",
+                        module=module,
+                        inputs=(names[at],),
+                        outputs=(names[at + 1],),
+                    )
+                )
+        parts.append(Part(name="head", module=self.head, inputs=(names[-1],), outputs=("logits",)))
+        return Network(
+            parts=tuple(parts),
+            inputs=(Port(name="images", shape=("batch", *self.image_shape)),),
+            outputs=(Port(name="logits", shape=("batch", self.head.linear.out_features)),),
+        )
 
 
 class ElasticAttentionBlock(nn.Module):
