@@ -64,11 +64,3 @@ class Cost:
     """Bytes of the parameters in fp32."""
     kv_cache_bytes: int = 0
     """Bytes of the key/value cache after the call, in fp32; 0 for models of images."""
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            macs=self.macs + other.macs,
-            parameters=self.parameters + other.parameters,
-            size_bytes=self.size_bytes + other.size_bytes,
-            kv_cache_bytes=self.kv_cache_bytes + other.kv_cache_bytes,
-        )

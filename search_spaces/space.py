@@ -115,37 +115,35 @@ class SearchSpace:
                 raise UserError(f"gene {name!r} has no choices; give it at least one")
             if len(index) != len(values):
                 raise UserError(f"gene {name!r} has equal choices: {values}; name each once")
-        self._conditions = [
-            (self._position[name], self._condition(name, condition))
-            for name, condition in sorted(
-                self.active.items(), key=lambda item: self._column(item[0])
-            )
-        ]
+        self._controllers = self._tables()
 
     def _column(self, name: str) -> int:
         if name not in self._position:
             raise UserError(f"active names {name!r}, which is no gene of {self.names}")
         return self._position[name]
 
-    def _condition(
-        self, name: str, condition: Mapping[str, Sequence[Choice]]
-    ) -> list[tuple[int, NDArray[np.bool_]]]:
-        """Per controlling column, which of its indices let gene `name` count."""
-        checks = []
-        for controller, values in condition.items():
-            column = self._column(controller)
-            if column >= self._position[name]:
-                raise UserError(f"gene {name!r} must come after {controller!r}, which controls it")
-            allowed = np.zeros(len(self._index[column]), dtype=np.bool_)
-            for value in values:
-                if value not in self._index[column]:
+    def _tables(self) -> list[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Per controlling column: which genes may count, by its index, and without it."""
+        tables: dict[int, NDArray[np.bool_]] = {}
+        for name, condition in self.active.items():
+            column = self._column(name)
+            for controller, values in condition.items():
+                above = self._column(controller)
+                if above >= column:
                     raise UserError(
-                        f"gene {name!r} counts when {controller!r} is {value!r}, "
-                        f"which is not one of {self.choices[controller]}"
+                        f"gene {name!r} must come after {controller!r}, which controls it"
                     )
-                allowed[self._index[column][value]] = True
-            checks.append((column, allowed))
-        return checks
+                shape = (len(self._index[above]) + 1, self.dimensions)
+                table = tables.setdefault(above, np.ones(shape, dtype=np.bool_))
+                table[:, column] = False
+                for value in values:
+                    if value not in self._index[above]:
+                        raise UserError(
+                            f"gene {name!r} counts when {controller!r} is {value!r}, "
+                            f"which is not one of {self.choices[controller]}"
+                        )
+                    table[self._index[above][value], column] = True
+        return [(column, table[:-1], table[-1]) for column, table in sorted(tables.items())]
 
     @property
     def dimensions(self) -> int:
@@ -155,9 +153,7 @@ class SearchSpace:
     @cached_property
     def size(self) -> int:
         """Number of architectures: encodings that differ in a gene that counts."""
-        controllers = sorted({column for _, checks in self._conditions for column, _ in checks})
-        if not controllers:
-            return prod(int(n) for n in self.cardinalities)
+        controllers = [column for column, _, _ in self._controllers]
         free = [column for column in range(self.dimensions) if column not in controllers]
         seen: set[tuple[int, ...]] = set()
         total = 0
@@ -177,10 +173,8 @@ class SearchSpace:
     def active_mask(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the genes count, shape `(d,)`, for choice indices of shape `(d,)`."""
         mask = np.ones(self.dimensions, dtype=np.bool_)
-        for column, checks in self._conditions:
-            mask[column] = all(
-                mask[controller] and allowed[genes[controller]] for controller, allowed in checks
-            )
+        for column, by_index, without in self._controllers:
+            mask &= by_index[genes[column]] if mask[column] else without
         return mask
 
     def canonical(self, genes: ArrayLike) -> NDArray[np.int64]:
@@ -189,6 +183,10 @@ class SearchSpace:
         Raises:
             UserError: Another shape, or an index that its gene does not have.
         """
+        array = self._checked(genes)
+        return np.where(self.active_mask(array), array, 0)
+
+    def _checked(self, genes: ArrayLike) -> NDArray[np.int64]:
         array = np.asarray(genes, dtype=np.int64)
         if array.shape != (self.dimensions,):
             raise UserError(f"genes have shape {array.shape}; the space has {self.dimensions}")
@@ -199,18 +197,19 @@ class SearchSpace:
                 f"gene {self.names[column]!r} has no choice {array[column]}; "
                 f"it has 0 to {self.cardinalities[column] - 1}"
             )
-        return np.where(self.active_mask(array), array, 0)
+        return array
 
     def decode(self, genes: ArrayLike) -> Architecture:
         """The architecture of choice indices, shape `(d,)`."""
-        array = np.asarray(genes, dtype=np.int64)
-        array = self.canonical(array)
-        mask = self.active_mask(array)
+        array = self._checked(genes)
+        mask = self.active_mask(array).tolist()
         return Architecture(
             {
-                name: self.choices[name][array[column]]
-                for column, name in enumerate(self.names)
-                if mask[column]
+                name: values[index]
+                for (name, values), index, counts in zip(
+                    self.choices.items(), array.tolist(), mask, strict=True
+                )
+                if counts
             }
         )
 

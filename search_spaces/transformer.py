@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -160,10 +160,13 @@ class TransformerSpace(SearchSpace):
             workload: What one call is given; by default `default_workload`.
         """
         workload = self.default_workload if workload is None else workload
-        total = Cost()
-        for block in self.blocks(arch):
-            total += self._cached_cost(block, workload)
-        return total
+        costs = [self._cached_cost(block, workload) for block in self.blocks(arch)]
+        return Cost(
+            macs=sum(cost.macs for cost in costs),
+            parameters=sum(cost.parameters for cost in costs),
+            size_bytes=sum(cost.size_bytes for cost in costs),
+            kv_cache_bytes=sum(cost.kv_cache_bytes for cost in costs),
+        )
 
     @property
     def default_workload(self) -> Workload:
@@ -212,15 +215,18 @@ def _integer(value: object) -> int:
     return value
 
 
+@cache
 def _fixed(embed: int) -> Block:
     return Block(kind="fixed", widths=(("embed", embed),))
 
 
+@cache
 def _attention(embed: int, heads: int, group: int) -> Block:
     widths = (("embed", embed), ("heads", heads), ("kv_heads", heads // group))
     return Block(kind="attention", widths=widths)
 
 
+@cache
 def _ffn(embed: int, ffn: int) -> Block:
     return Block(kind="ffn", widths=(("embed", embed), ("ffn", ffn)))
 

@@ -1,0 +1,1 @@
+"""Shared weights: elastic layers, network families, training, extraction."""

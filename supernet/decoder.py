@@ -397,6 +397,11 @@ class DecoderSupernet(nn.Module):
             x = ffn(x, layer.ffn, dropout)
         return self.head(x), *present
 
+    def outputs(self, arch: Architecture, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `Decoder.network` gives, for its inputs in order."""
+        tokens, *past = inputs
+        return self.decode(tokens, arch, past)
+
     def extract(self, arch: Architecture) -> Decoder:
         """The subnet `arch` as a plain module in evaluation mode, with its weights copied."""
         subnet = self.space.subnet(arch)

@@ -272,6 +272,10 @@ class VisionTransformerSupernet(nn.Module):
         logits: Tensor = self.head(x)
         return logits
 
+    def outputs(self, arch: Architecture, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `VisionTransformer.network` gives, for its inputs in order."""
+        return (self(*inputs, arch),)
+
     def extract(self, arch: Architecture) -> VisionTransformer:
         """The subnet `arch` as a plain module in evaluation mode, with its weights copied."""
         subnet = self.space.subnet(arch)

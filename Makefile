@@ -1,0 +1,54 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+PYTHON ?= python3.11
+BIN := .venv/bin
+# Several test processes on few cores: one thread each, or they wait for one another.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help setup demo test check bench bench-latency bench-overhead bench-fidelity bench-kill bench-devices bench-text clean
+
+help:            ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+setup: .venv/.ready  ## Install everything into .venv
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0 --editable '.[dev]'
+	touch $@
+
+demo: setup      ## From real data to a measured Pareto front
+	$(BIN)/nas run examples/digits.yaml
+
+test: setup      ## All tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: setup     ## Format, lint, types, import order, fast tests; under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports --no-logo
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow"
+
+bench: bench-overhead bench-latency bench-devices bench-fidelity bench-kill  ## All benchmarks; an hour and more
+
+bench-overhead: setup  ## Cost of a subnet inside the supernet, against its extracted module
+	$(BIN)/python -m benchmarks.overhead
+
+bench-latency: setup   ## Predicted against measured latency on random subnets
+	$(BIN)/python -m benchmarks.latency
+
+bench-devices: setup   ## A second device evaluates nothing again
+	$(BIN)/python -m benchmarks.second_device
+
+bench-fidelity: setup  ## Quality in the supernet, against training alone
+	$(BIN)/python -m benchmarks.fidelity
+
+bench-kill: setup      ## Kill -9 at random moments, resume, compare
+	$(BIN)/python -m benchmarks.kill
+
+bench-text: setup      ## The language-model example
+	$(BIN)/nas run examples/text.yaml
+
+clean:           ## Remove what the targets made
+	rm -rf .venv runs

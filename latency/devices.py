@@ -1,0 +1,138 @@
+"""Devices by name: built-in profiles of this host and the user's own YAML files."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latency import host_facts
+from latency.backend import DeviceBackend
+from latency.onnxruntime_backend import OnnxRuntimeBackend
+from search_spaces.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceProfile:
+    """What to measure on and how: a name for a backend with its options."""
+
+    name: str
+    backend: str = "onnxruntime"
+    threads: int = 1
+    """Intra-op threads."""
+    provider: str = "CPUExecutionProvider"
+    """onnxruntime execution provider."""
+    spinning: bool = False
+    """Whether idle threads spin; see `OnnxRuntimeBackend`."""
+
+    def __post_init__(self) -> None:
+        """Check types and values.
+
+        Raises:
+            UserError: One of them is wrong.
+        """
+        for name in ("name", "backend", "provider"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise UserError(f"{name} {value!r} of a device profile is not a text; set it")
+        if not all(c.isalnum() or c in "-_" for c in self.name):
+            raise UserError(f"device name {self.name!r}: use letters, digits, - and _ only")
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
+            raise UserError(f"threads {self.threads!r} of device {self.name} is not 1 or more")
+        if not isinstance(self.spinning, bool):
+            raise UserError(f"spinning {self.spinning!r} of device {self.name}: true or false")
+        if self.backend not in BACKENDS:
+            raise UserError(
+                f"backend {self.backend!r} of device {self.name} is not one of "
+                f"{', '.join(sorted(BACKENDS))}"
+            )
+
+
+def _onnxruntime(profile: DeviceProfile) -> DeviceBackend:
+    return OnnxRuntimeBackend(
+        threads=profile.threads, provider=profile.provider, spinning=profile.spinning
+    )
+
+
+BACKENDS: Mapping[str, Callable[[DeviceProfile], DeviceBackend]] = {"onnxruntime": _onnxruntime}
+
+
+def open_backend(profile: DeviceProfile) -> DeviceBackend:
+    """The backend of a profile; starts nothing.
+
+    Raises:
+        UserError: The profile does not fit this machine.
+    """
+    try:
+        return BACKENDS[profile.backend](profile)
+    except UserError as error:
+        raise UserError(f"device {profile.name}: {error}") from None
+
+
+def builtin_devices() -> dict[str, DeviceProfile]:
+    """`cpu` with all CPUs that this process may use, `cpu-1t` with one thread."""
+    threads = len(host_facts.available_cpus())
+    profiles = (DeviceProfile(name="cpu", threads=threads), DeviceProfile(name="cpu-1t"))
+    return {profile.name: profile for profile in profiles}
+
+
+def device_folders() -> list[Path]:
+    """Where the user's profiles lie: `./devices` and the user's config folder."""
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return [Path("devices"), Path(config) / "elastic-nas" / "devices"]
+
+
+def list_devices() -> dict[str, DeviceProfile]:
+    """All profiles by name.
+
+    Raises:
+        UserError: A file is malformed or two profiles share a name.
+    """
+    profiles = builtin_devices()
+    origins = dict.fromkeys(profiles, "the built-in one")
+    for folder in device_folders():
+        for path in sorted(folder.glob("*.yaml")):
+            profile = _read(path)
+            if profile.name in profiles:
+                raise UserError(
+                    f"{path}: the device name {profile.name} is taken by "
+                    f"{origins[profile.name]}; rename one"
+                )
+            profiles[profile.name] = profile
+            origins[profile.name] = str(path)
+    return profiles
+
+
+def get_device(name: str) -> DeviceProfile:
+    """The profile called `name`.
+
+    Raises:
+        UserError: There is none; the message lists those that there are.
+    """
+    profiles = list_devices()
+    if name not in profiles:
+        raise UserError(
+            f"device {name!r} is not one of {', '.join(sorted(profiles))}; "
+            f"add devices/{name}.yaml for one of your own"
+        )
+    return profiles[name]
+
+
+def _read(path: Path) -> DeviceProfile:
+    """A profile; its name is the file's unless it gives one."""
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no `key: value` lines; see `nas devices --help`")
+    known = [field.name for field in fields(DeviceProfile)]
+    for key in content:
+        if key not in known:
+            raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; remove it")
+    try:
+        return DeviceProfile(**{"name": path.stem, **content})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -1,0 +1,127 @@
+"""Is this device fit to measure on? Really runs it, end to end."""
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from latency import host_facts
+from latency.anchor import build_anchor
+from latency.artifact import Artifact
+from latency.backend import BackendError, DeviceBackend
+from latency.devices import DeviceProfile, open_backend
+from latency.lease import device_lease
+from latency.session_record import timed_session
+from latency.timing import TimingConfig
+from search_spaces.errors import UserError
+
+MIN_FREE_BYTES = 2 * 1024**3
+MAX_SPREAD = 0.03
+"""Largest difference of the same model's ratio between two short sessions."""
+
+TIMING = replace(TimingConfig.quick(), min_sessions=2, warmup_s=0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was tried."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+def doctor(profile: DeviceProfile, *, lease_timeout_s: float = 60.0) -> list[Check]:
+    """Try a device: runtime, provider, a session, repeatability, governor, load, disk.
+
+    Takes about ten seconds. Nothing is stored. A check that fails says what to do.
+
+    Args:
+        profile: The device.
+        lease_timeout_s: Longest wait for another measurement to end.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return list(_checks(profile, Path(folder), lease_timeout_s))
+
+
+def _checks(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
+    yield _runtime(profile)
+    yield from _sessions(profile, folder, lease_timeout_s)
+    yield _governor()
+    yield _load()
+    yield _disk(Path.cwd())
+
+
+def _runtime(profile: DeviceProfile) -> Check:
+    try:
+        version = importlib.metadata.version(profile.backend)
+    except importlib.metadata.PackageNotFoundError:
+        message = f"{profile.backend} is not installed; pip install {profile.backend}"
+        return Check(name="runtime", ok=False, message=message)
+    return Check(name="runtime", ok=True, message=f"{profile.backend} {version}")
+
+
+def _sessions(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
+    try:
+        backend = open_backend(profile)
+        anchor, candidate = build_anchor(folder), build_anchor(folder, layers=4)
+        with device_lease("host", timeout_s=lease_timeout_s):
+            ratios, anchor_us = _two_sessions(backend, anchor, candidate)
+    except (UserError, BackendError) as error:
+        yield Check(name="session", ok=False, message=str(error))
+        return
+    message = f"{profile.provider}, {profile.threads} threads: the anchor takes {anchor_us:.0f} us"
+    yield Check(name="session", ok=True, message=message)
+    spread = abs(ratios[1] / ratios[0] - 1)
+    message = f"two sessions differ by {100 * spread:.1f} %"
+    if spread > MAX_SPREAD:
+        message += f", over {100 * MAX_SPREAD:.0f} %: close what else runs, or measure longer"
+    yield Check(name="repeatability", ok=spread <= MAX_SPREAD, message=message)
+
+
+def _two_sessions(
+    backend: DeviceBackend, anchor: Artifact, candidate: Artifact
+) -> tuple[list[float], float]:
+    """Ratio of the candidate in each of two sessions, and the anchor's latency in us."""
+    ratios, anchor_us = [], 0.0
+    for seed in range(2):
+        timing = TIMING.with_seed(seed)
+        about = {"session_id": "", "seed": seed, "started_at": "", "timing": {}}
+        models = [anchor, candidate]
+        samples = backend.run_session(models, timing)
+        record = timed_session(about, models, samples, timing, None)
+        ratios.append(record.models[1].ratio or 0.0)
+        anchor_us = (record.anchor_ns or 0.0) / 1e3
+    return ratios, anchor_us
+
+
+def _governor() -> Check:
+    governor = host_facts.governor()
+    ok = governor in ("performance", "unknown")
+    message = f"frequency governor {governor}"
+    if governor == "unknown":
+        message += ": not readable here, as in most virtual machines"
+    elif not ok:
+        message += "; `cpupower frequency-set -g performance` makes latencies repeatable"
+    return Check(name="governor", ok=ok, message=message)
+
+
+def _load() -> Check:
+    load, cpus = os.getloadavg()[0], len(host_facts.available_cpus())
+    ok = load < 0.5 * cpus
+    message = f"load average {load:.2f} on {cpus} CPUs"
+    if not ok:
+        message += ": something else is busy; close it before you measure"
+    return Check(name="load", ok=ok, message=message)
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    ok = free >= MIN_FREE_BYTES
+    message = f"{free / 1024**3:.1f} GiB free in the working directory"
+    if not ok:
+        message += f", under {MIN_FREE_BYTES / 1024**3:.0f} GiB; free some"
+    return Check(name="disk", ok=ok, message=message)

@@ -1,0 +1,59 @@
+"""From a network to an artifact on disk: one path for table entries, whole models, deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+from torch import Tensor
+
+from latency.artifact import Artifact, build_artifact, load_artifact
+from latency.database import storage_errors
+from latency.graphs import OPSET, GraphLibrary
+from supernet.parts import Network
+
+
+def export_network(
+    network: Network,
+    feeds: Mapping[str, Tensor],
+    path: Path,
+    *,
+    library: GraphLibrary,
+    provenance: Mapping[str, object],
+    reference: Mapping[str, Tensor] | None = None,
+) -> Artifact:
+    """Write a network as ONNX, with example inputs and reference outputs beside it.
+
+    Args:
+        network: What to write; the weights of its modules go into the file.
+        feeds: Example inputs.
+        path: The file; its folder is made.
+        library: Exported parts.
+        provenance: Facts that are kept in the file and with every measurement of it.
+        reference: Outputs that the model must give; by default those of `network`, run eagerly.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    facts = {**provenance, "opset": OPSET, "precision": "fp32"}
+    values = network.run(feeds) if reference is None else reference
+    model = library.assemble(network, {name: str(fact) for name, fact in facts.items()})
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".tmp")
+        onnx.save(model, partial)
+        partial.replace(path)
+    return build_artifact(
+        path,
+        inputs={name: value.numpy() for name, value in feeds.items()},
+        outputs={port.name: values[port.name].detach().numpy() for port in network.outputs},
+        provenance=facts,
+    )
+
+
+def known_artifact(path: Path, provenance: Mapping[str, object]) -> Artifact | None:
+    """The artifact of an earlier `export_network`, or None if it is not (wholly) there."""
+    if not (path.exists() and path.with_suffix(".npz").exists()):
+        return None
+    return load_artifact(path, provenance={**provenance, "opset": OPSET, "precision": "fp32"})

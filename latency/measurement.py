@@ -1,0 +1,130 @@
+"""From stored sessions to one latency with an interval and a status."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from latency.statistics import log_interval
+from latency.store import Baseline, History
+from latency.timing import TimingConfig
+
+Status = Literal["ok", "unstable", "rejected", "timeout", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The latency of one model on one device.
+
+    The latencies are None where no session gave one (`rejected`, `timeout`, `lost`), the
+    interval also where only one did.
+    """
+
+    sha256: str
+    status: Status
+    """Only `ok` met its interval; an `unstable` one has numbers, to be used with that word."""
+    quick: bool
+    """Measured in quick mode."""
+    median_ns: float | None = None
+    """Ratio times the anchor's baseline on this device."""
+    low_ns: float | None = None
+    high_ns: float | None = None
+    """95 % t-interval over sessions of log(candidate / anchor), times the same baseline."""
+    ratio: float | None = None
+    """Geometric mean over sessions of candidate over anchor."""
+    half_width: float | None = None
+    """Half-width of the interval of log(ratio)."""
+    sessions: int = 0
+    """Sessions that the numbers come from."""
+    discarded: int = 0
+    """Sessions thrown away for drift."""
+    hot_sessions: int = 0
+    """Sessions among `sessions` in which the device was slower than the sentinel allows."""
+    session_ratios: Mapping[str, float] = field(default_factory=dict)
+    """Candidate over anchor per session id: models that shared a session share the id."""
+    baseline_ns: float | None = None
+    """The anchor's baseline: ns per unit of `ratio`."""
+    message: str = ""
+    """Why there is no latency, or what to know of it."""
+
+
+def final_failure(history: Sequence[History], timing: TimingConfig) -> Status | None:
+    """`rejected` or `timeout` if that is settled: such a model is not tried again."""
+    if any(entry.status == "rejected" for entry in history):
+        return "rejected"
+    timeouts = sum(entry.status == "timeout" for entry in history)
+    return "timeout" if timeouts > timing.timeout_retries else None
+
+
+def usable(history: Sequence[History]) -> list[History]:
+    """The accepted sessions that gave a ratio; the drifted ones too where those are all."""
+    ratios = [entry for entry in history if entry.status == "ok" and entry.ratio is not None]
+    accepted = [entry for entry in ratios if entry.outcome == "accepted"]
+    # A ratio is taken within rounds, so drift hurts it little: better an unstable number than none
+    return accepted if len(accepted) >= 2 else [e for e in ratios if e.outcome != "hot"]
+
+
+def precise(history: Sequence[History], timing: TimingConfig) -> bool:
+    """Whether the accepted sessions suffice and their interval meets the target."""
+    accepted = [entry for entry in usable(history) if entry.outcome == "accepted"]
+    if len(accepted) < timing.min_sessions:
+        return False
+    interval = log_interval([entry.ratio for entry in accepted if entry.ratio is not None])
+    return interval.half_width <= timing.interval_target
+
+
+def summarize(
+    sha256: str,
+    history: Sequence[History],
+    timing: TimingConfig,
+    baseline: Baseline | None,
+    lost: bool = False,
+) -> Measurement:
+    """One measurement of all that is stored of a model in one mode.
+
+    Args:
+        sha256: The model.
+        history: Its sessions, oldest first.
+        timing: Says what is enough.
+        baseline: The device's; None if there never was a session with latencies.
+        lost: The device or the process was given up over this model just now.
+    """
+    status: Status = final_failure(history, timing) or ("lost" if lost else "unstable")
+    quick = timing.mode == "quick"
+    if status in ("rejected", "timeout"):
+        message = next(e.message for e in reversed(history) if e.status == status)
+        return Measurement(sha256=sha256, status=status, quick=quick, message=message)
+    used = usable(history)
+    ratios = {entry.session_id: entry.ratio for entry in used if entry.ratio is not None}
+    if not ratios or baseline is None:
+        message = history[-1].message if history else "no session"
+        return Measurement(sha256=sha256, status="lost", quick=quick, message=message)
+    if status == "unstable" and precise(history, timing):
+        status = "ok"
+    interval = log_interval(list(ratios.values()))
+    known = math.isfinite(interval.half_width)
+    scale = interval.ratio * baseline.anchor_ns
+    discarded = sum(entry.outcome == "drift" for entry in history)
+    return Measurement(
+        sha256=sha256,
+        status=status,
+        quick=quick,
+        median_ns=scale,
+        low_ns=scale * math.exp(-interval.half_width) if known else None,
+        high_ns=scale * math.exp(interval.half_width) if known else None,
+        ratio=interval.ratio,
+        half_width=interval.half_width if known else None,
+        sessions=len(ratios),
+        discarded=discarded,
+        hot_sessions=sum(entry.hot for entry in used),
+        session_ratios=ratios,
+        baseline_ns=baseline.anchor_ns,
+        message="" if status == "ok" else _why(status, interval.half_width, len(used), discarded),
+    )
+
+
+def _why(status: Status, half_width: float, sessions: int, discarded: int) -> str:
+    if status == "lost":
+        return f"the device was lost after {sessions} sessions"
+    width = f"+-{100 * half_width:.1f} %" if math.isfinite(half_width) else "no interval"
+    return f"{width} after {sessions} sessions, {discarded} discarded for drift"

@@ -1,0 +1,280 @@
+"""The measurements in the run database: sessions, samples, devices and their baselines."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from latency.artifact import Artifact
+from latency.backend import Block, Samples
+from latency.database import database_path, ensure_schema, storage_errors, transaction
+
+SCHEMA_VERSION = 1
+
+BASELINE_SESSIONS = 10
+"""Sessions, the first of a device, whose anchors make the baseline."""
+
+# latency_devices: a row per fingerprint. latency_sessions: a row per process that was started.
+# latency_samples: what it says of each of its models, or why it says nothing.
+_SCHEMA = (
+    """CREATE TABLE latency_devices (
+        fingerprint TEXT PRIMARY KEY, facts TEXT NOT NULL,
+        protocol INTEGER, baseline_ns REAL, baseline_sessions INTEGER)""",
+    """CREATE TABLE latency_sessions (
+        number INTEGER PRIMARY KEY, session_id TEXT NOT NULL UNIQUE,
+        fingerprint TEXT NOT NULL REFERENCES latency_devices, protocol INTEGER NOT NULL,
+        mode TEXT NOT NULL, outcome TEXT NOT NULL, hot INTEGER NOT NULL, seed INTEGER NOT NULL,
+        started_at TEXT NOT NULL, ended_at TEXT NOT NULL, timing TEXT NOT NULL,
+        anchor_ns REAL, drift REAL, facts TEXT NOT NULL, message TEXT NOT NULL)""",
+    "CREATE INDEX latency_sessions_device ON latency_sessions (fingerprint, protocol, mode)",
+    """CREATE TABLE latency_samples (
+        number INTEGER NOT NULL REFERENCES latency_sessions,
+        sha256 TEXT NOT NULL, signature TEXT NOT NULL, status TEXT NOT NULL, ratio REAL,
+        max_abs_difference REAL, blocks TEXT NOT NULL, provenance TEXT NOT NULL,
+        message TEXT NOT NULL, PRIMARY KEY (number, sha256, signature))""",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What a session says of one model."""
+
+    artifact: Artifact
+    status: str
+    """`ok`, `rejected`, `timeout`, `lost`; `cut` if another model ended the session."""
+    ratio: float | None = None
+    """Candidate over anchor in this session."""
+    samples: Samples | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRecord:
+    """One session as it is stored, in one transaction."""
+
+    session_id: str
+    outcome: str
+    """`accepted`, `drift`, `hot` (both discarded), `rejected`, `timeout` or `lost`."""
+    hot: bool = False
+    """The anchor was slower than the sentinel allows."""
+    seed: int
+    started_at: str
+    ended_at: str
+    """ISO 8601, UTC."""
+    timing: Mapping[str, object]
+    anchor_ns: float | None = None
+    """Median over rounds of the anchor's block latency."""
+    drift: float | None = None
+    """Anchor after over anchor before, minus 1."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    models: Sequence[ModelRecord]
+    """The anchor first."""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """One model in one stored session, without its raw samples."""
+
+    session_id: str
+    outcome: str
+    hot: bool
+    status: str
+    ratio: float | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The anchor's own latency on a device: what ratios are multiplied with."""
+
+    anchor_ns: float
+    sessions: int
+
+
+class LatencyStore:
+    """Reads and writes the `latency_*` tables of a connection from `latency.database.connect`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Create the tables where they are missing.
+
+        Raises:
+            UserError: The tables are of another version.
+        """
+        ensure_schema(connection, "latency", SCHEMA_VERSION, _SCHEMA)
+        self._connection = connection
+
+    def add_device(self, fingerprint: Mapping[str, str]) -> str:
+        """Store a fingerprint if it is new; returns its digest, 16 hex digits."""
+        facts = json.dumps(dict(fingerprint), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        with transaction(self._connection):
+            self._connection.execute(
+                "INSERT OR IGNORE INTO latency_devices (fingerprint, facts) VALUES (?, ?)",
+                (digest, facts),
+            )
+        return digest
+
+    def add_session(self, device: str, protocol: int, mode: str, session: SessionRecord) -> None:
+        """Store a session with all its samples, or nothing of it.
+
+        Raises:
+            UserError: The disk is full or the file locked.
+        """
+        with transaction(self._connection):
+            number = self._connection.execute(
+                "INSERT INTO latency_sessions (session_id, fingerprint, protocol, mode, outcome,"
+                " hot, seed, started_at, ended_at, timing, anchor_ns, drift, facts, message)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    session.session_id,
+                    device,
+                    protocol,
+                    mode,
+                    session.outcome,
+                    int(session.hot),
+                    session.seed,
+                    session.started_at,
+                    session.ended_at,
+                    _json(session.timing),
+                    session.anchor_ns,
+                    session.drift,
+                    _json(session.facts),
+                    session.message,
+                ),
+            ).lastrowid
+            self._connection.executemany(
+                "INSERT INTO latency_samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(number, *_sample_row(model)) for model in session.models],
+            )
+
+    def count_sessions(self, device: str) -> int:
+        """Sessions of a device in any mode, whatever became of them."""
+        query = "SELECT count(*) FROM latency_sessions WHERE fingerprint = ?"
+        return int(self._rows(query, device)[0][0])
+
+    def history(
+        self, device: str, protocol: int, mode: str
+    ) -> dict[tuple[str, str], list[History]]:
+        """Every stored session of every model, by (SHA-256, signature), oldest first."""
+        rows = self._rows(
+            "SELECT m.sha256, m.signature, s.session_id, s.outcome, s.hot, m.status, m.ratio,"
+            " m.message FROM latency_sessions s JOIN latency_samples m USING (number)"
+            " WHERE s.fingerprint = ? AND s.protocol = ? AND s.mode = ? ORDER BY s.number",
+            device,
+            protocol,
+            mode,
+        )
+        result: dict[tuple[str, str], list[History]] = {}
+        for sha256, signature, session_id, outcome, hot, status, ratio, message in rows:
+            result.setdefault((sha256, signature), []).append(
+                History(
+                    session_id=session_id,
+                    outcome=outcome,
+                    hot=bool(hot),
+                    status=status,
+                    ratio=ratio,
+                    message=message,
+                )
+            )
+        return result
+
+    def session_ratios(
+        self, device: str, protocol: int, mode: str, sha256: str
+    ) -> dict[str, float]:
+        """Candidate over anchor per accepted session id, oldest first; signatures together."""
+        rows = self._rows(
+            "SELECT s.session_id, m.ratio FROM latency_sessions s JOIN latency_samples m"
+            " USING (number) WHERE s.fingerprint = ? AND s.protocol = ? AND s.mode = ?"
+            " AND m.sha256 = ? AND s.outcome = 'accepted' AND m.status = 'ok' ORDER BY s.number",
+            device,
+            protocol,
+            mode,
+            sha256,
+        )
+        return dict(rows)
+
+    def blocks(self, session_id: str, sha256: str) -> tuple[Block, ...]:
+        """The raw blocks of one model in one session, in order of time."""
+        rows = self._rows(
+            "SELECT m.blocks FROM latency_sessions s JOIN latency_samples m USING (number)"
+            " WHERE s.session_id = ? AND m.sha256 = ?",
+            session_id,
+            sha256,
+        )
+        blocks = json.loads(rows[0][0]) if rows else []
+        return tuple(Block(**{**b, "samples_ns": tuple(b["samples_ns"])}) for b in blocks)
+
+    def sessions(self, device: str) -> list[dict[str, Any]]:
+        """Every session of a device as a row of plain values, oldest first."""
+        names = ["session_id", "protocol", "mode", "outcome", "hot", "seed", "started_at"]
+        names += ["ended_at", "timing", "anchor_ns", "drift", "facts", "message"]
+        query = f"SELECT {', '.join(names)} FROM latency_sessions WHERE fingerprint = ?"
+        rows = [
+            dict(zip(names, row, strict=True))
+            for row in self._rows(query + " ORDER BY number", device)
+        ]
+        for row in rows:
+            row.update(timing=json.loads(row["timing"]), facts=json.loads(row["facts"]))
+        return rows
+
+    def baseline(self, device: str, protocol: int) -> Baseline | None:
+        """The fixed baseline of a device; None before `fix_baseline`."""
+        rows = self._rows(
+            "SELECT baseline_ns, baseline_sessions FROM latency_devices"
+            " WHERE fingerprint = ? AND protocol = ?",
+            device,
+            protocol,
+        )
+        return Baseline(anchor_ns=rows[0][0], sessions=rows[0][1]) if rows else None
+
+    def provisional_baseline(self, device: str, protocol: int) -> Baseline | None:
+        """What the baseline would be now; None without a session that gave latencies."""
+        query = (
+            "SELECT anchor_ns FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"
+            " AND anchor_ns IS NOT NULL AND outcome {} ORDER BY number LIMIT ?"
+        )
+        for outcome in ("= 'accepted'", "!= 'accepted'"):
+            rows = self._rows(query.format(outcome), device, protocol, BASELINE_SESSIONS)
+            if rows:
+                return Baseline(anchor_ns=median(row[0] for row in rows), sessions=len(rows))
+        return None
+
+    def fix_baseline(self, device: str, protocol: int) -> Baseline | None:
+        """The baseline, stored for good at the first call that has a session to take it from."""
+        fixed = self.baseline(device, protocol) or self.provisional_baseline(device, protocol)
+        if fixed is not None:
+            with transaction(self._connection):
+                self._connection.execute(
+                    "UPDATE latency_devices SET protocol = ?, baseline_ns = ?,"
+                    " baseline_sessions = ? WHERE fingerprint = ?",
+                    (protocol, fixed.anchor_ns, fixed.sessions, device),
+                )
+        return fixed
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with storage_errors(database_path(self._connection)):
+            return self._connection.execute(query, values).fetchall()
+
+
+def _sample_row(model: ModelRecord) -> tuple[object, ...]:
+    blocks = [] if model.samples is None else [vars(block) for block in model.samples.blocks]
+    difference = None if model.samples is None else model.samples.max_abs_difference
+    provenance = {"path": model.artifact.path.name, **model.artifact.provenance}
+    return (
+        model.artifact.sha256,
+        model.artifact.signature,
+        model.status,
+        model.ratio,
+        difference,
+        _json(blocks),
+        _json(provenance),
+        model.message,
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), default=str)

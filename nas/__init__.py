@@ -1,0 +1,1 @@
+"""The pipeline: typed configuration, run directory and store, tasks, search, stages."""

@@ -1,0 +1,173 @@
+"""The commands: what each is for, an example, and where it is implemented."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NamedTuple
+
+DEBUG = "--debug"
+JSON = "--json"
+
+
+class Command(NamedTuple):
+    """One command of `nas`."""
+
+    summary: str
+    """One sentence, for the list of commands."""
+    description: str
+    """What it does, in a few sentences."""
+    example: str
+    """A command line that works."""
+    handler: str
+    """`module:function`, imported when the command runs."""
+    takes: tuple[str, ...] = ()
+    """Names of the argument groups in `add_arguments`."""
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command(
+        summary="Do everything: train, measure, search, export and report.",
+        description=(
+            "Train a supernet, measure the device, search, export and measure the front, and "
+            "write the report. What is done already is not done again, so after an interruption "
+            "the same command goes on where it stopped."
+        ),
+        example="nas run digits.yaml training.steps=500 --device cpu-1t",
+        handler="nas.cli.stages:run",
+        takes=("config",),
+    ),
+    "train": Command(
+        summary="Train the supernet.",
+        description=(
+            "Train the supernet, or finish a training that was interrupted. The result does not "
+            "depend on the device that is measured later."
+        ),
+        example="nas train digits.yaml",
+        handler="nas.cli.stages:train",
+        takes=("config",),
+    ),
+    "measure": Command(
+        summary="Measure the latency table of a device.",
+        description=(
+            "Measure how long each block of the network takes on the device. No trained weights "
+            "are needed. Keep the machine idle meanwhile."
+        ),
+        example="nas measure digits.yaml --device cpu-1t",
+        handler="nas.cli.stages:measure",
+        takes=("config",),
+    ),
+    "search": Command(
+        summary="Search the trained supernet for its Pareto front.",
+        description=(
+            "Search for the subnets that are best for their latency, or for whatever "
+            "search.objectives names. Qualities that are known already are not evaluated again."
+        ),
+        example="nas search digits.yaml 'search.bounds=[latency_ms <= 5]'",
+        handler="nas.cli.stages:search",
+        takes=("config",),
+    ),
+    "export": Command(
+        summary="Export the front, or the best subnet within a bound, as ONNX.",
+        description=(
+            "Export every subnet of the front, check and measure it. With --best, write one file: "
+            "the best subnet within the bound, with a JSON beside it that says how to feed it."
+        ),
+        example='nas export digits.yaml --best "latency_ms <= 2" --output digits.onnx',
+        handler="nas.cli.stages:export",
+        takes=("config", "best"),
+    ),
+    "report": Command(
+        summary="Write the report of a run.",
+        description=(
+            "Write report.html from what is there so far, also while another command works on "
+            "the run. It is one file and needs no network."
+        ),
+        example="nas report runs/digits",
+        handler="nas.cli.stages:report",
+        takes=("config",),
+    ),
+    "devices": Command(
+        summary="List the device profiles.",
+        description=(
+            "List the device profiles that --device takes, and what each of them is. Profiles of "
+            "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
+            "backend, threads, provider and spinning."
+        ),
+        example="nas devices",
+        handler="nas.cli.devices:devices",
+    ),
+    "doctor": Command(
+        summary="Check whether a device can be measured.",
+        description=(
+            "Check what a measurement on a device needs, and say what to do about what is missing. "
+            "The exit code is 2 when a check has failed."
+        ),
+        example="nas doctor cpu",
+        handler="nas.cli.devices:doctor",
+        takes=("device",),
+    ),
+    "init": Command(
+        summary="Write a commented configuration to start from.",
+        description=(
+            "Write a YAML file with every key explained. An existing file is never overwritten."
+        ),
+        example="nas init images --output photos.yaml",
+        handler="nas.cli.init:init",
+        takes=("task",),
+    ),
+}
+
+TEMPLATES: dict[str, str] = {
+    "digits": "handwritten digits, 8 x 8, built in",
+    "images": "your own folder of images, one folder per class",
+    "stdlib-text": "a language model of Python's standard library, built in",
+    "text": "a language model of your own text files",
+}
+"""What `nas init` writes, and what it is for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments that a command takes to its parser."""
+    if "config" in command.takes:
+        parser.add_argument(
+            "config", metavar="CONFIG", help="a YAML file, or the directory of an earlier run"
+        )
+        parser.add_argument(
+            "overrides",
+            metavar="KEY=VALUE",
+            nargs="*",
+            default=[],
+            help="values that replace those of the file, such as training.steps=100",
+        )
+        parser.add_argument(
+            "--device", metavar="NAME", help="the device profile, instead of the file's"
+        )
+    if "best" in command.takes:
+        parser.add_argument(
+            "--best",
+            metavar="BOUND",
+            help='write only the best subnet within a bound, such as "latency_ms <= 2"',
+        )
+        parser.add_argument(
+            "--output", metavar="FILE", help="where --best writes to (default: best.onnx)"
+        )
+    if "device" in command.takes:
+        parser.add_argument(
+            "device", metavar="DEVICE", nargs="?", default="cpu", help="a profile (default: cpu)"
+        )
+    if "task" in command.takes:
+        parser.add_argument(
+            "task",
+            metavar="TASK",
+            choices=tuple(TEMPLATES),
+            help="; ".join(f"{name}: {text}" for name, text in TEMPLATES.items()),
+        )
+        parser.add_argument(
+            "--output", metavar="FILE", help="the file (default: TASK.yaml); - prints it instead"
+        )
+    parser.add_argument(
+        JSON, action="store_true", help="print one JSON document on stdout; logs go to stderr"
+    )
+    parser.add_argument(
+        DEBUG, action="store_true", help="show the traceback when something unexpected happens"
+    )

@@ -1,0 +1,242 @@
+"""The sections of a configuration. Every field carries the sentence that explains it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"must be increasing; write {sorted(set(values))}")
+    return values
+
+
+def _fractions(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    if abs(sum(values) - 1) > 1e-6:
+        raise ValueError(f"must add up to 1, not {sum(values):g}; write [0.6, 0.2, 0.2], say")
+    return values
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+NotNegative = Annotated[float, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Choices = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+Split = Annotated[
+    tuple[Positive, Positive, Positive],
+    Field(description="Shares of the data for training, validation and test; they add up to 1."),
+    AfterValidator(_fractions),
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and no key but those named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AugmentConfig(Section):
+    """Random changes of training images; 0 or false leaves one out."""
+
+    shift: NotNegative | None = Field(
+        default=None, description="Largest shift in pixels; null is an eighth of image_size."
+    )
+    rotate_degrees: Annotated[NotNegative, Field(le=180)] = Field(
+        default=10.0, description="Largest rotation in degrees."
+    )
+    scale: Annotated[NotNegative, Field(le=0.9)] = Field(
+        default=0.1, description="Largest change of size, as a share of the size."
+    )
+    flip: Flag = Field(default=False, description="Mirror left and right half of the time.")
+    cutout: Whole = Field(default=0, description="Side of a square that is blanked, in pixels.")
+    fill: Literal["zero", "edge"] = Field(
+        default="zero", description="What comes in at the border: black, or the nearest pixel."
+    )
+
+
+class ImageTaskConfig(Section):
+    """Image classification."""
+
+    kind: Literal["image-classification"] = Field(description="The task.")
+    data: Text = Field(
+        description="digits (built in), or a folder with one folder of images per class; a "
+        "relative path starts at the current directory."
+    )
+    image_size: Count = Field(
+        default=8, description="Height and width of the network's input in pixels."
+    )
+    channels: Literal[1, 3] = Field(default=1, description="1 for grey images, 3 for colour.")
+    augment: AugmentConfig = Field(
+        default=AugmentConfig(), description="Random changes of training images."
+    )
+    batch_size: Count = Field(default=64, description="Images in a training step.")
+    evaluation_batch_size: Count = Field(
+        default=256, description="Images in a batch of an evaluation."
+    )
+    split: Split = (0.6, 0.2, 0.2)
+    split_seed: Whole | None = Field(default=None, description="Seed of the split; null is seed.")
+
+
+class LanguageTaskConfig(Section):
+    """Language modelling: the next token of a text."""
+
+    kind: Literal["language-modelling"] = Field(description="The task.")
+    data: Text = Field(
+        description="stdlib (Python's own source, built in), or a text file, or a folder of them; "
+        "a relative path starts at the current directory."
+    )
+    tokenizer: Text = Field(
+        default="bytes",
+        description="bytes; or bpe, trained on the training split; or the .json file of a BPE.",
+    )
+    vocabulary: Count | None = Field(
+        default=None, description="Number of tokens; null is 256 for bytes, 4096 for bpe."
+    )
+    context: Count = Field(default=128, description="Longest sequence in tokens.")
+    batch_size: Count = Field(default=16, description="Sequences in a training step.")
+    evaluation_batch_size: Count = Field(
+        default=32, description="Sequences in a batch of an evaluation."
+    )
+    split: Split = (0.9, 0.05, 0.05)
+    split_seed: Whole | None = Field(default=None, description="Seed of the split; null is seed.")
+    max_bytes: Count | None = Field(
+        default=None, description="Bytes of text to use; null takes all."
+    )
+    evaluation_tokens: Count = Field(
+        default=65536, description="Tokens of a split that a quality is computed on, at most."
+    )
+
+
+class VisionSpaceConfig(Section):
+    """What may vary in a vision transformer."""
+
+    family: Literal["vit"] = Field(
+        default="vit", description="The network family; follows the task."
+    )
+    patch_size: Count = Field(
+        default=2, description="Height and width of a patch; divides image_size."
+    )
+    pooling: Literal["cls", "mean"] = Field(
+        default="cls",
+        description="What the classifier reads: a class token, or the mean of all tokens.",
+    )
+    head_dim: Count = Field(default=16, description="Width of an attention head.")
+    embed: Choices = Field(description="Embedding widths of the whole network, increasing.")
+    depth: Choices = Field(description="Numbers of layers, increasing.")
+    heads: Choices = Field(description="Attention heads of a layer, increasing.")
+    ffn: Choices = Field(description="Hidden widths of a layer's feed-forward part, increasing.")
+    drop_order: tuple[Whole, ...] | None = Field(
+        default=None,
+        description="Layers in the order in which they are dropped; null drops every other.",
+    )
+
+
+class DecoderSpaceConfig(Section):
+    """What may vary in a decoder language model."""
+
+    family: Literal["decoder"] = Field(
+        default="decoder", description="The family; follows the task."
+    )
+    head_dim: Count = Field(default=16, description="Width of an attention head; even.")
+    group: Count = Field(default=1, description="Query heads that share one key/value head.")
+    embed: Choices = Field(description="Embedding widths of the whole network, increasing.")
+    depth: Choices = Field(description="Numbers of layers, increasing.")
+    heads: Choices = Field(description="Query heads of a layer, increasing; multiples of group.")
+    ffn: Choices = Field(description="Hidden widths of a layer's feed-forward part, increasing.")
+    drop_order: tuple[Whole, ...] | None = Field(
+        default=None,
+        description="Layers in the order in which they are dropped; null drops every other.",
+    )
+
+
+class TrainingConfig(Section):
+    """How the supernet is trained."""
+
+    steps: Count = Field(default=2000, description="Optimizer steps.")
+    learning_rate: Positive = Field(default=1e-3, description="Highest learning rate of AdamW.")
+    weight_decay: NotNegative = Field(default=0.05, description="Weight decay of AdamW.")
+    warmup_steps: Whole = Field(default=100, description="Steps in which the learning rate rises.")
+    clip_norm: Positive = Field(default=1.0, description="Largest norm of the gradients.")
+    label_smoothing: Share = Field(
+        default=0.1, description="Label smoothing of the largest subnet."
+    )
+    dropout: Share = Field(
+        default=0.1, description="Dropout of the largest subnet; others have none."
+    )
+    distillation: Literal["kl", "alpha"] = Field(
+        default="kl", description="How smaller subnets follow the largest: kl, or AlphaNet's alpha."
+    )
+    random_subnets: Whole = Field(
+        default=2, description="Random subnets a step, beside the two extremes."
+    )
+    ema: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Decay of an average of the weights that is kept instead; null for none.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="Arithmetic of training; auto takes bf16 where the hardware has it.",
+    )
+    compile: Flag = Field(
+        default=False, description="Compile with torch.compile; pays on long runs."
+    )
+    checkpoint_every_s: Positive = Field(
+        default=30.0, description="Seconds between resume checkpoints."
+    )
+    log_every: Count = Field(default=20, description="Steps between lines of training.jsonl.")
+    threads: Count | None = Field(
+        default=None, description="CPU threads of training; null takes all."
+    )
+
+
+class WorkloadConfig(Section):
+    """One way to call the network; its latency is an objective, NAME_ms."""
+
+    batch: Count = Field(default=1, description="Inputs in a call.")
+    sequence: Count | None = Field(
+        default=None,
+        description="New tokens in a call (language models only; 1 when past is given).",
+    )
+    past: Whole = Field(
+        default=0, description="Tokens already in the KV cache (language models only)."
+    )
+
+
+class LatencyConfig(Section):
+    """How latency is measured."""
+
+    mode: Literal["quick", "standard"] = Field(
+        default="quick", description="quick for a first look, standard for figures to rely on."
+    )
+    correction_subnets: Whole = Field(
+        default=8, description="Whole subnets that are measured to correct the sum of the blocks."
+    )
+
+
+class SearchConfig(Section):
+    """What is searched for, and how long."""
+
+    objectives: Annotated[Names, Field(min_length=1)] = Field(
+        description="What is minimised; by default the task's quality and every latency."
+    )
+    bounds: Names = Field(default=(), description="Upper bounds, such as latency_ms <= 5.")
+    budget: Count = Field(default=400, description="Subnets whose quality is evaluated, at most.")
+    algorithm: Literal["auto", "nsga2", "random"] = Field(
+        default="auto", description="The search algorithm; auto chooses."
+    )
+    population: Annotated[int, Field(strict=True, ge=2)] = Field(
+        default=40, description="Subnets of a generation."
+    )
+    front_size: Count = Field(
+        default=16, description="Subnets of the front that are exported, at most."
+    )

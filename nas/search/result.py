@@ -1,0 +1,60 @@
+"""What a search found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.search.constraints import Constraint, total_violation
+from nas.search.pareto import Indices, hypervolume, non_dominated
+from nas.search.problem import Floats
+from search_spaces import Architecture
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchResult:
+    """All evaluations of a search, in order, and which of them are on the front.
+
+    Nothing in it is predicted: every row of `values` was evaluated.
+    """
+
+    architectures: tuple[Architecture, ...]
+    """The n evaluated architectures, distinct, in the order of evaluation."""
+    values: Floats
+    """Objectives, minimised, shape `(n, m + k)`: evaluate's columns, then cheap's; read-only."""
+    front: Indices
+    """Indices of the non-dominated ones among those within all bounds, ascending; read-only."""
+    objective_names: tuple[str, ...] | None = None
+    """Names of the columns, if the caller gave any."""
+    constraints: tuple[Constraint, ...] = ()
+    """The bounds of the search."""
+    batches: tuple[int, ...] = ()
+    """Number of evaluations after each batch."""
+
+    def violation(self, constraints: Sequence[Constraint] | None = None) -> Floats:
+        """Sum of relative violations of the bounds, shape `(n,)`; 0 means feasible."""
+        bounds = self.constraints if constraints is None else constraints
+        return total_violation(self.values, bounds, self.objective_names)
+
+    def hypervolume_history(self) -> Floats:
+        """Share of the box of all values that is dominated after each batch, shape `(b,)`.
+
+        The box spans the best and the worst of every objective in this result, so the figures
+        show the progress of one search; to compare searches use `hypervolume` with one box.
+        """
+        if len(self.values) == 0:
+            return np.zeros(0)
+        ideal, reference = self.values.min(axis=0), self.values.max(axis=0)
+        feasible = self.violation() == 0
+        return np.array(
+            [
+                hypervolume(self.values[:n][feasible[:n]], ideal=ideal, reference=reference)
+                for n in self.batches
+            ]
+        )
+
+
+def feasible_front(values: Floats, violation: Floats) -> Indices:
+    """Indices of the points without violation that no other such point dominates, ascending."""
+    feasible = np.flatnonzero(violation == 0)
+    return feasible[non_dominated(values[feasible])].astype(np.int64)

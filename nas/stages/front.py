@@ -1,0 +1,372 @@
+"""Export the subnets of a front, check them in the runtime, and measure them whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latency.artifact import Artifact, build_artifact
+from latency.chains import whole_inputs
+from latency.export import export_network
+from latency.measurement import Measurement
+from nas.atomic import read_json, write_json
+from nas.config import QUALITIES
+from nas.progress import progress
+from nas.run import Run
+from nas.search import parse_constraint
+from nas.stages.measure import DeviceLab, load_predictors
+from nas.stages.search import Objectives, check_search
+from nas.stages.supernet import TrainedSupernet, open_supernet
+from search_spaces import Architecture, InfeasibleError, UserError
+from supernet.parts import Network
+
+FAILED = ("rejected", "timeout", "lost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One subnet on disk."""
+
+    name: str
+    architecture: Architecture
+    artifacts: Mapping[str, Artifact]
+    """The same file with example inputs of each workload."""
+    max_abs_difference: float
+    """Largest difference of its outputs from those of the subnet inside the supernet."""
+    test: Mapping[str, float]
+    """Metrics on the test split through the runtime."""
+
+
+class Exporter:
+    """Exports subnets of a run, into a folder."""
+
+    def __init__(self, run: Run, supernet: TrainedSupernet, folder: Path) -> None:
+        self.run = run
+        self.supernet = supernet
+        self.folder = folder
+        self.lab = DeviceLab(run, supernet.space)
+        self.objectives = Objectives(run, supernet.space, load_predictors(run, supernet.space))
+
+    def path(self, name: str) -> Path:
+        """Where a subnet is written."""
+        return self.folder / f"{name}.onnx"
+
+    def value(self, arch: Architecture, objective: str) -> float:
+        """Any objective of an architecture: validation quality, predicted latency, or a cost."""
+        objectives = self.objectives
+        if objective in QUALITIES[self.run.config.task.kind]:
+            return self.supernet.metrics([arch], "validation")[0][objective]
+        workload = objective.removesuffix("_ms")
+        if workload in objectives.predictors:
+            return objectives.predictors[workload].latency_ms(arch)
+        return float(getattr(self.supernet.space.cost(arch, objectives.workload), objective))
+
+    def export(self, name: str, arch: Architecture) -> Exported:
+        """Write `NAME.onnx`, compare it with the supernet, and judge it on the test split."""
+        plain = self.supernet.model.extract(arch)
+        network = plain.network()
+        path = self.path(name)
+        facts = {"architecture": arch.to_json(), "supernet": self.supernet.hash}
+        artifacts: dict[str, Artifact] = {}
+        for workload, call in self.lab.workloads.items():
+            feeds = whole_inputs(network, call)
+            if not artifacts:
+                export_network(network, feeds, path, library=self.lab.library, provenance=facts)
+            reference = self._reference(arch, network, feeds)
+            artifacts[workload] = build_artifact(
+                path,
+                inputs={key: value.numpy() for key, value in feeds.items()},
+                outputs=reference,
+                provenance={**facts, "workload": str(call)},
+                feeds=self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz",
+            )
+        path.with_suffix(".npz").unlink(missing_ok=True)
+        difference, test = self._judge(path, arch, network)
+        return Exported(
+            name=name,
+            architecture=arch,
+            artifacts=artifacts,
+            max_abs_difference=difference,
+            test=test,
+        )
+
+    def _reference(
+        self, arch: Architecture, network: Network, feeds: Mapping[str, Tensor]
+    ) -> dict[str, NDArray[Any]]:
+        """Outputs of the subnet as it lies in the supernet."""
+        model = self.supernet.model
+        with torch.inference_mode():
+            results = model.outputs(arch, *feeds.values())
+        return {
+            port.name: result.numpy() for port, result in zip(network.outputs, results, strict=True)
+        }
+
+    def _judge(
+        self, path: Path, arch: Architecture, network: Network
+    ) -> tuple[float, dict[str, float]]:
+        """Difference from the supernet, and the test metrics, in onnxruntime on this host."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.lab.profile.threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        worst = 0.0
+
+        def forward(inputs: Tensor) -> NDArray[Any]:
+            nonlocal worst
+            logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
+            if worst == 0.0:
+                with torch.inference_mode():
+                    expected = self.supernet.model(inputs, arch).numpy()
+                worst = float(np.abs(logits - expected).max())
+            return logits
+
+        metrics = self.supernet.task.metrics(forward, "test")
+        return worst, metrics
+
+
+def _feeds(network: Network, inputs: Tensor) -> dict[str, NDArray[Any]]:
+    """Inputs of a batch of data, with an empty key/value cache where the network takes one."""
+    first, *cache = network.inputs
+    free = {"batch": inputs.shape[0], "past": 0}
+    feeds: dict[str, NDArray[Any]] = {first.name: inputs.numpy()}
+    for port in cache:
+        shape = [free[size] if isinstance(size, str) else size for size in port.shape]
+        feeds[port.name] = np.zeros(shape, dtype=np.float32)
+    return feeds
+
+
+def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str, Any]:
+    """Export, check and measure every selected subnet of the front.
+
+    Leaves `front.json` and `exports/`. Measurements that the store holds are not made again.
+
+    Raises:
+        UserError: There is no `search.json`, or it is of another supernet.
+    """
+    supernet = supernet or open_supernet(run)
+    found = _read_search(run, supernet)
+    exporter = Exporter(run, supernet, run.directory.exports)
+    points = sorted(
+        (found["evaluated"][index] for index in found["selected"]),
+        key=lambda point: _order(exporter, point),
+    )
+    exported = []
+    with progress(run.console, "Exporting", len(points)) as update:
+        for index, point in enumerate(points):
+            arch = supernet.space.architecture(point["architecture"])
+            exported.append(exporter.export(f"s{index:02d}", arch))
+            update(index + 1, f"{index + 1}/{len(points)}")
+    by_workload = {
+        workload: [subnet.artifacts[workload] for subnet in exported]
+        for workload in exporter.lab.workloads
+    }
+    measured = exporter.lab.measure_whole(by_workload, "Measuring the front")
+    subnets = []
+    for index, (subnet, point) in enumerate(zip(exported, points, strict=True)):
+        latencies = {name: results[index] for name, results in measured.items()}
+        export = str(exporter.path(subnet.name).relative_to(run.directory.path))
+        subnets.append(describe(exporter, subnet, point["values"], latencies, export))
+        write_json(
+            run.directory.exports / f"{subnet.name}.json",
+            how_to_feed(exporter, subnet, subnets[-1]),
+        )
+    failed = sum(result.status in FAILED for results in measured.values() for result in results)
+    write_json(
+        run.directory.front,
+        {
+            "schema": 1,
+            "name": run.config.name,
+            "device": exporter.lab.describe(),
+            "supernet": supernet.hash,
+            "mode": exporter.lab.timing.mode,
+            "objectives": list(exporter.objectives.names),
+            "subnets": subnets,
+        },
+    )
+    _remove_stale(run.directory.exports, {subnet.name for subnet in exported})
+    return {"subnets": len(subnets), "failed_measurements": failed}
+
+
+def _order(exporter: Exporter, point: Mapping[str, Any]) -> tuple[float, ...]:
+    """Fastest first, or smallest where latency is no objective."""
+    names = list(exporter.objectives.names)
+    quality = set(exporter.objectives.evaluated)
+    costs = [
+        value for name, value in zip(names, point["values"], strict=True) if name not in quality
+    ]
+    return (*costs, *point["values"])
+
+
+def _read_search(run: Run, supernet: TrainedSupernet) -> dict[str, Any]:
+    if not run.directory.search.exists():
+        raise UserError(f"{run.directory.search} does not exist; run `nas search` first")
+    found = read_json(run.directory.search)
+    check_search(run, found, supernet.hash)
+    return found
+
+
+def describe(
+    exporter: Exporter,
+    subnet: Exported,
+    values: Sequence[float],
+    latencies: Mapping[str, Measurement],
+    export: str,
+) -> dict[str, Any]:
+    """A subnet as it stands in `front.json`."""
+    supernet, objectives = exporter.supernet, exporter.objectives
+    arch = subnet.architecture
+    metric = objectives.evaluated[0]
+    shown = "accuracy" if metric == "error" else metric
+    validation = supernet.metrics([arch], "validation")[0]
+    test = supernet.metrics([arch], "test")[0]
+    cost = supernet.space.cost(arch, objectives.workload)
+    workloads = {
+        name: {
+            "predicted_ms": objectives.predictors[name].latency_ms(arch),
+            "measured_ms": measured_json(result),
+        }
+        for name, result in latencies.items()
+    }
+    first = next(iter(workloads.values()))
+    return {
+        "name": subnet.name,
+        "architecture": dict(arch),
+        "values": list(values),
+        "predicted_latency_ms": first["predicted_ms"],
+        "measured_latency_ms": first["measured_ms"],
+        "workloads": workloads,
+        "quality": {
+            "metric": shown,
+            "validation": validation[shown],
+            "test": test[shown],
+            "test_se": test[f"{shown}_se"],
+            "export_test": subnet.test[shown],
+        },
+        "max_abs_difference": subnet.max_abs_difference,
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+        "size_bytes": cost.size_bytes,
+        "kv_cache_bytes": cost.kv_cache_bytes,
+        "precision": {"all": "fp32"},
+        "export": export,
+    }
+
+
+def measured_json(measurement: Measurement) -> dict[str, Any]:
+    """A measured latency as it stands in `front.json`, in ms."""
+
+    def ms(value_ns: float | None) -> float | None:
+        return None if value_ns is None else value_ns / 1e6
+
+    return {
+        "median": ms(measurement.median_ns),
+        "low": ms(measurement.low_ns),
+        "high": ms(measurement.high_ns),
+        "sessions": measurement.sessions,
+        "status": measurement.status,
+        "quick": measurement.quick,
+    }
+
+
+def how_to_feed(exporter: Exporter, subnet: Exported, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside an exported model: its inputs, outputs, and what it was measured at."""
+    network = exporter.supernet.model.extract(subnet.architecture).network()
+    artifact = next(iter(subnet.artifacts.values()))
+    lab = exporter.lab
+    return {
+        "schema": 1,
+        "model": f"{subnet.name}.onnx",
+        "sha256": artifact.sha256,
+        "runtime": {
+            "name": lab.profile.backend,
+            "provider": lab.profile.provider,
+            "intra_op_num_threads": lab.profile.threads,
+        },
+        "inputs": [
+            {
+                "name": port.name,
+                "type": "int64" if port.tokens else "float32",
+                "shape": list(port.shape),
+            }
+            for port in network.inputs
+        ],
+        "outputs": [
+            {"name": port.name, "type": "float32", "shape": list(port.shape)}
+            for port in network.outputs
+        ],
+        "task": exporter.supernet.task.record,
+        "subnet": {key: value for key, value in entry.items() if key != "export"},
+    }
+
+
+def export_best(run: Run, bound: str, output: Path) -> dict[str, Any]:
+    """Write the best subnet within a bound as one ONNX file, with a JSON beside it.
+
+    All of the front that was searched is looked at: by the measured latency where a subnet was
+    measured, else by the predicted one.
+
+    Args:
+        run: The run.
+        bound: Such as `latency_ms <= 2`.
+        output: The file to write.
+
+    Raises:
+        InfeasibleError: No subnet of the front is within the bound; names the nearest.
+        UserError: Another mistake.
+    """
+    constraint = parse_constraint(bound, run.config.objectives)
+    supernet = open_supernet(run)
+    found = _read_search(run, supernet)
+    exporter = Exporter(run, supernet, output.absolute().parent)
+    points = [found["evaluated"][index] for index in found["front"]]
+    architectures = [supernet.space.architecture(point["architecture"]) for point in points]
+    name = str(constraint.objective)
+    measured = _measured(run, name)
+    bounded = np.array([measured.get(arch) or exporter.value(arch, name) for arch in architectures])
+    violation = constraint.violation(bounded)
+    if violation.min() > 0:
+        nearest = int(np.argmin(violation))
+        raise InfeasibleError(
+            f"no subnet of the front has {constraint}; the nearest has {constraint.objective} "
+            f"{bounded[nearest]:.4g}: {architectures[nearest].to_json()}; loosen the bound, or "
+            "search again with it in search.bounds"
+        )
+    quality = [exporter.value(arch, exporter.objectives.evaluated[0]) for arch in architectures]
+    best = min(np.flatnonzero(violation == 0), key=lambda index: (quality[index], bounded[index]))
+    subnet = exporter.export(output.stem, architectures[best])
+    artifacts = {name: [artifact] for name, artifact in subnet.artifacts.items()}
+    latencies = {
+        name: results[0]
+        for name, results in exporter.lab.measure_whole(artifacts, "Measuring").items()
+    }
+    entry = describe(exporter, subnet, points[best]["values"], latencies, output.name)
+    write_json(output.with_suffix(".json"), how_to_feed(exporter, subnet, entry))
+    failed = sum(result.status in FAILED for result in latencies.values())
+    return {"file": str(output), "subnet": entry, "failed_measurements": failed}
+
+
+def _measured(run: Run, objective: str) -> dict[Architecture, float]:
+    """The measured latencies of `front.json` by architecture, if it is one and there are any."""
+    workload = objective.removesuffix("_ms")
+    if not run.directory.front.exists() or workload == objective:
+        return {}
+    found = {}
+    for subnet in read_json(run.directory.front)["subnets"]:
+        median = subnet["workloads"].get(workload, {}).get("measured_ms", {}).get("median")
+        if median is not None:
+            found[Architecture(subnet["architecture"])] = median
+    return found
+
+
+def _remove_stale(folder: Path, names: set[str]) -> None:
+    """Delete the files of an earlier front that this one does not have."""
+    for path in (*folder.glob("s[0-9]*.onnx"), *folder.glob("s[0-9]*.json")):
+        if path.stem not in names:
+            path.unlink()

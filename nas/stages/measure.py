@@ -1,0 +1,227 @@
+"""Measure the latency table of a run's device, and correct it by a few whole subnets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from latency.artifact import Artifact
+from latency.backend import DeviceBackend
+from latency.chains import whole_inputs
+from latency.devices import DeviceProfile, get_device, open_backend
+from latency.export import export_network, known_artifact
+from latency.graphs import GraphLibrary
+from latency.measurement import Measurement
+from latency.protocol import Progress, measure
+from latency.store import LatencyStore
+from latency.table import LatencyTable, TableRow, measure_table
+from latency.timing import TimingConfig
+from nas.atomic import read_json, write_json
+from nas.progress import Update, progress
+from nas.run import Run
+from nas.stages.supernet import build_space
+from predictors.table import Correction, TablePredictor
+from search_spaces import Architecture, Block, TransformerSpace, UserError, Workload, sample_by_cost
+from supernet.families import build_supernet
+
+
+class DeviceLab:
+    """A run's device with what is needed to measure on it."""
+
+    def __init__(self, run: Run, space: TransformerSpace) -> None:
+        self.run = run
+        self.space = space
+        self.workloads = run.config.calls
+        for workload in self.workloads.values():
+            space.check_workload(workload)
+        self.profile: DeviceProfile = get_device(run.device)
+        self.backend: DeviceBackend = open_backend(self.profile)
+        mode = run.config.latency.mode
+        self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
+        self.store = LatencyStore(run.connection)
+        self.library = GraphLibrary(run.directory.path / "graphs" / "parts")
+        self.folder = run.directory.path / "graphs"
+
+    def measure_whole(
+        self, artifacts: Mapping[str, Sequence[Artifact]], title: str
+    ) -> dict[str, list[Measurement]]:
+        """Whole models by workload, in the given order."""
+        results = {}
+        for workload, models in artifacts.items():
+            with progress(self.run.console, f"{title} ({workload})", len(models)) as update:
+                found = measure(
+                    list(models),
+                    backend=self.backend,
+                    timing=self.timing,
+                    store=self.store,
+                    progress=told(update),
+                )
+            results[workload] = [found[artifact.sha256] for artifact in models]
+        return results
+
+    def describe(self) -> dict[str, Any]:
+        """The device as it stands in the stage files."""
+        return {
+            "name": self.profile.name,
+            "backend": self.profile.backend,
+            "threads": self.profile.threads,
+            "fingerprint": dict(self.backend.fingerprint()),
+        }
+
+
+def told(update: Update) -> Progress:
+    """A progress bar for `latency.protocol.measure`."""
+    return lambda done, total, line: update(done, f"{done}/{total}: {line}")
+
+
+def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str, Any]:
+    """Measure the table of the run's device; what the store holds is not measured again.
+
+    Leaves `table.json`. Needs no trained weights.
+    """
+    lab = DeviceLab(run, space or build_space(run.config))
+    blocks = len(lab.space.all_blocks()) * len(lab.workloads)
+    with progress(run.console, f"Measuring {blocks} blocks on {run.device}", 1) as update:
+        table = measure_table(
+            lab.space,
+            lab.workloads,
+            backend=lab.backend,
+            timing=lab.timing,
+            store=lab.store,
+            library=lab.library,
+            folder=lab.folder / "chains",
+            progress=lambda done, total, line: update(done / total, f"{done}/{total}: {line}"),
+        )
+    corrections, whole = _correct(lab, table)
+    write_json(
+        run.directory.table,
+        {
+            "schema": 1,
+            "device": lab.describe(),
+            "space": lab.space.digest,
+            "workloads": {name: load.to_json() for name, load in lab.workloads.items()},
+            "mode": lab.timing.mode,
+            "rows": [row.to_json() for row in table.rows],
+            "corrections": {name: fit.to_json() for name, fit in corrections.items()},
+            "whole": whole,
+        },
+    )
+    unstable = sum(row.status != "ok" for row in table.rows)
+    return {"rows": len(table.rows), "unstable_rows": unstable, "mode": lab.timing.mode}
+
+
+def _correct(
+    lab: DeviceLab, table: LatencyTable
+) -> tuple[dict[str, Correction], list[dict[str, Any]]]:
+    """Measure whole subnets spread over size, and fit the factors of the table's terms."""
+    corrections, whole = {}, []
+    for name, workload in lab.workloads.items():
+        predictor = TablePredictor(lab.space, table, name)
+        architectures = sample_by_cost(
+            lab.space,
+            predictor.latency_ms,
+            lab.run.config.latency.correction_subnets,
+            np.random.default_rng(lab.run.config.seed),
+        )
+        artifacts = random_subnets(lab, architectures, {name: workload})
+        found = lab.measure_whole(artifacts, "Measuring whole subnets")[name]
+        usable = [
+            (arch, measurement)
+            for arch, measurement in zip(architectures, found, strict=True)
+            if measurement.median_ns is not None
+        ]
+        predictor.fit([arch for arch, _ in usable], [_ms(m.median_ns) for _, m in usable])
+        corrections[name] = predictor.correction
+        for arch, measurement in zip(architectures, found, strict=True):
+            whole.append(
+                {
+                    "workload": name,
+                    "architecture": dict(arch),
+                    "predicted_ms": predictor.latency_ms(arch),
+                    "measured_ms": _optional_ms(measurement.median_ns),
+                    "low_ms": _optional_ms(measurement.low_ns),
+                    "high_ms": _optional_ms(measurement.high_ns),
+                    "status": measurement.status,
+                }
+            )
+    return corrections, whole
+
+
+def random_subnets(
+    lab: DeviceLab, architectures: Sequence[Architecture], workloads: Mapping[str, Workload]
+) -> dict[str, list[Artifact]]:
+    """Whole subnets with random weights, which have the latency of trained ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        supernet = build_supernet(lab.space)
+    artifacts: dict[str, list[Artifact]] = {}
+    for name, workload in workloads.items():
+        for arch in architectures:
+            facts = {"architecture": arch.to_json(), "workload": str(workload)}
+            path = lab.folder / "whole" / _file_name(lab.space, arch, workload)
+            artifact = known_artifact(path, facts)
+            if artifact is None:
+                network = supernet.extract(arch).network()
+                feeds = whole_inputs(network, workload)
+                artifact = export_network(
+                    network, feeds, path, library=lab.library, provenance=facts
+                )
+            artifacts.setdefault(name, []).append(artifact)
+    return artifacts
+
+
+def _file_name(space: TransformerSpace, arch: Architecture, workload: Workload) -> str:
+    return f"{space.digest}-{arch.key}-{str(workload).replace(',', '-')}.onnx"
+
+
+def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredictor]:
+    """The predictors of `table.json`, by workload.
+
+    Raises:
+        UserError: There is no table, or it is of another space, device or workload.
+    """
+    path = run.directory.table
+    if not path.exists():
+        raise UserError(f"{path} does not exist; run `nas measure` first")
+    data = read_json(path)
+    try:
+        workloads = {name: load.to_json() for name, load in run.config.calls.items()}
+        for what, found, wanted in (
+            ("search space", data["space"], space.digest),
+            ("device", data["device"]["name"], run.device),
+            ("workload", data["workloads"], workloads),
+        ):
+            if found != wanted:
+                raise UserError(
+                    f"{path} is of another {what} ({found}, not {wanted}); run `nas measure` again"
+                )
+        table = LatencyTable(
+            TableRow(
+                block=Block(kind=row["kind"], widths=tuple(row["widths"].items())),
+                **{key: row[key] for key in row if key not in ("kind", "widths")},
+            )
+            for row in data["rows"]
+        )
+        corrections = {
+            name: Correction(
+                coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
+            )
+            for name, fit in data["corrections"].items()
+        }
+        return {name: TablePredictor(space, table, name, corrections[name]) for name in workloads}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!r}); delete it and run `nas measure` again"
+        ) from None
+
+
+def _ms(latency_ns: float | None) -> float:
+    assert latency_ns is not None
+    return latency_ns / 1e6
+
+
+def _optional_ms(latency_ns: float | None) -> float | None:
+    return None if latency_ns is None else latency_ns / 1e6

@@ -1,0 +1,173 @@
+"""Search the trained supernet of a run for the Pareto front on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.atomic import write_json
+from nas.config import QUALITIES
+from nas.progress import progress
+from nas.run import Run
+from nas.search import non_dominated, parse_constraints, require_feasible, search, select_front
+from nas.search.result import SearchResult
+from nas.stages.measure import load_predictors
+from nas.stages.supernet import TrainedSupernet, open_supernet
+from predictors.table import TablePredictor
+from search_spaces import Architecture, TransformerSpace, UserError, Workload
+
+
+class Objectives:
+    """The columns of a search: what is evaluated, then what is known at no cost.
+
+    Args:
+        run: Its configuration names objectives and bounds.
+        space: The search space.
+        predictors: Latency by workload.
+    """
+
+    def __init__(
+        self, run: Run, space: TransformerSpace, predictors: dict[str, TablePredictor]
+    ) -> None:
+        settings = run.config.search
+        known = run.config.objectives
+        bounded = [str(bound.objective) for bound in parse_constraints(settings.bounds, known)]
+        qualities = QUALITIES[run.config.task.kind]
+        wanted = [*settings.objectives, *bounded]
+        self.names = settings.objectives
+        self.evaluated = tuple(dict.fromkeys(name for name in wanted if name in qualities))
+        if not self.evaluated:
+            # Even a search over costs alone reports a quality.
+            self.evaluated = qualities[:1]
+        self.cheap = tuple(dict.fromkeys(name for name in wanted if name not in qualities))
+        self.space = space
+        self.predictors = predictors
+        # KV cache and MACs are those of the workload that asks the most.
+        self.workload = max(run.config.calls.values(), key=_tokens)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return (*self.evaluated, *self.cheap)
+
+    def cheap_values(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        """Latencies and analytic costs, shape `(n, k)`."""
+        columns = []
+        for name in self.cheap:
+            workload = name.removesuffix("_ms")
+            if name.endswith("_ms") and workload in self.predictors:
+                columns.append(self.predictors[workload].predict(architectures)[0])
+            else:
+                costs = [self.space.cost(arch, self.workload) for arch in architectures]
+                columns.append(np.array([float(getattr(cost, name)) for cost in costs]))
+        return np.stack(columns, axis=1) if columns else np.zeros((len(architectures), 0))
+
+    def front(self, result: SearchResult) -> NDArray[np.int64]:
+        """Evaluations within all bounds that no other such one dominates in the objectives."""
+        feasible = np.flatnonzero(result.violation() == 0)
+        values = self.select(result.values)[feasible]
+        chosen: NDArray[np.int64] = feasible[non_dominated(values)]
+        return chosen
+
+    def select(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The columns that are objectives, in the order of the configuration."""
+        return values[:, [self.columns.index(name) for name in self.names]]
+
+
+def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str, Any]:
+    """Search; qualities that the store holds are not evaluated again.
+
+    Leaves `search.json`. Interrupted and started again, it asks the same questions, gets the known
+    answers from the store, and ends with the identical front.
+
+    Raises:
+        NothingFeasibleError: No architecture is within the bounds.
+        UserError: There is no supernet or no table, or they are of another space.
+    """
+    supernet = supernet or open_supernet(run)
+    space, settings = supernet.space, run.config.search
+    objectives = Objectives(run, space, load_predictors(run, space))
+    uniform = space.uniform(5)
+    before = run.store.count()
+
+    def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        found = supernet.metrics(architectures, "validation")
+        return np.array([[metrics[name] for name in objectives.evaluated] for metrics in found])
+
+    with progress(run.console, "Searching", settings.budget) as update:
+
+        def report(result: SearchResult) -> None:
+            done, found = len(result.architectures), len(objectives.front(result))
+            update(done, f"{done} subnets, {found} on the front")
+
+        result = search(
+            space,
+            evaluate,
+            cheap=objectives.cheap_values if objectives.cheap else None,
+            budget=settings.budget,
+            algorithm=settings.algorithm,
+            seed=run.config.seed,
+            initial=uniform,
+            constraints=settings.bounds,
+            on_batch=report,
+            objective_names=objectives.columns,
+            population=settings.population,
+        )
+    require_feasible(result)
+    front = objectives.front(result)
+    values = objectives.select(result.values)
+    reference_values = objectives.select(
+        np.hstack([evaluate(uniform), objectives.cheap_values(uniform)])
+    )
+    names = ["smallest", *(f"uniform-{i}" for i in range(1, len(uniform) - 1)), "largest"]
+    write_json(
+        run.directory.search,
+        {
+            "schema": 1,
+            "device": run.device,
+            "supernet": supernet.hash,
+            "objectives": list(objectives.names),
+            "bounds": list(settings.bounds),
+            "algorithm": settings.algorithm,
+            "budget": settings.budget,
+            "seed": run.config.seed,
+            "evaluated": [
+                {"architecture": dict(arch), "values": row}
+                for arch, row in zip(result.architectures, values.tolist(), strict=True)
+            ],
+            "front": front.tolist(),
+            "selected": select_front(values, front, settings.front_size).tolist(),
+            "references": [
+                {"name": name, "architecture": dict(arch), "values": row}
+                for name, arch, row in zip(
+                    names[-len(uniform) :], uniform, reference_values.tolist(), strict=True
+                )
+            ],
+        },
+    )
+    new = run.store.count() - before
+    return {
+        "evaluated": len(result.architectures),
+        "evaluated_now": new,
+        "front": len(front),
+    }
+
+
+def _tokens(workload: Workload) -> int:
+    return workload.batch * (workload.past + (workload.sequence or 1))
+
+
+def check_search(run: Run, data: dict[str, Any], supernet_hash: str) -> None:
+    """Refuse a `search.json` of another supernet.
+
+    Raises:
+        UserError: It is of another supernet.
+    """
+    if data.get("supernet") != supernet_hash:
+        raise UserError(
+            f"{run.directory.search} is of another supernet than "
+            f"{run.directory.supernet}; run `nas search` again"
+        )

@@ -1,0 +1,205 @@
+"""Train the supernet of a run, or open the trained one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from latency.host_facts import available_cpus
+from nas.atomic import write_json
+from nas.config import Config
+from nas.progress import progress
+from nas.run import Run
+from nas.tasks import SplitName, Task, build_task
+from search_spaces import Architecture, TransformerSpace, UserError, space_from_json
+from supernet.checkpoint import load_supernet, load_weights, save_supernet
+from supernet.families import Supernet, build_supernet
+from supernet.sanity import sanity_table
+from supernet.training import Trainer
+
+
+def build_space(config: Config) -> TransformerSpace:
+    """The search space of a configuration; a text task's vocabulary comes from its tokenizer."""
+    return _space(config, open_task(config))
+
+
+def open_task(config: Config) -> Task:
+    """The data of a configuration, split."""
+    return build_task(config.task.kind, **config.task_parameters)
+
+
+def _space(config: Config, task: Task) -> TransformerSpace:
+    fields = config.space.model_dump(mode="json")
+    if config.task.kind == "image-classification":
+        fields |= {
+            "image_size": config.task.image_size,
+            "channels": config.task.channels,
+            "num_classes": task.num_classes,
+        }
+    else:
+        fields |= {"vocabulary": task.num_classes, "context": config.task.context}
+    return space_from_json(fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSupernet:
+    """A supernet with its task: what search, export and report need of it."""
+
+    run: Run
+    task: Task
+    model: Supernet
+    hash: str
+    """Names the weights in the store."""
+
+    @property
+    def space(self) -> TransformerSpace:
+        """The search space."""
+        return self.model.space
+
+    def metrics(
+        self, architectures: Sequence[Architecture], split: SplitName
+    ) -> list[dict[str, float]]:
+        """Metrics of subnets on a split; each is computed once, ever, and kept in the store."""
+        results = []
+        for arch in architectures:
+            known = self.run.store.get(self.hash, arch, split)
+            if known is None:
+                self.run.store.add(
+                    self.hash, split, {arch: evaluate(self.model, self.task, arch, split)}
+                )
+                # Read back: the first evaluation of an architecture is the one that counts.
+                known = self.run.store.get(self.hash, arch, split)
+                assert known is not None
+            results.append(known)
+        return results
+
+
+@torch.inference_mode()
+def evaluate(model: Supernet, task: Task, arch: Architecture, split: SplitName) -> dict[str, float]:
+    """Metrics of one subnet inside the supernet."""
+    return task.metrics(lambda inputs: model(inputs, arch), split)
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train the supernet, or go on where a training was cut; nothing if it is done.
+
+    Leaves `supernet.safetensors`, `supernet.json`, `splits.json` and `training.jsonl`.
+    """
+    directory, config = run.directory, run.config
+    if directory.supernet.exists() and directory.supernet_json.exists():
+        _, info = load_supernet(directory.supernet)
+        _check_space(run, info)
+        directory.checkpoint.unlink(missing_ok=True)
+        return _summary(info, trained=False)
+    _set_threads(config)
+    task = open_task(config)
+    write_json(directory.splits, {"schema": 1, **task.record})
+    torch.manual_seed(config.seed)
+    model = build_supernet(_space(config, task))
+    settings = config.training
+    with progress(run.console, "Training", settings.steps) as update:
+
+        def log(entry: dict[str, Any]) -> None:
+            remaining_s = entry.pop("remaining_s")
+            with directory.training_log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            update(
+                entry["step"],
+                f"loss largest {entry['loss_largest']:.3f} smallest {entry['loss_smallest']:.3f} "
+                f"random {entry['loss_random'] or 0:.3f}, {entry['samples_per_s']:.0f} samples/s, "
+                f"{remaining_s:.0f} s left",
+            )
+
+        trainer = Trainer(
+            model,
+            task.batch,
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_steps=settings.warmup_steps,
+            clip_norm=settings.clip_norm,
+            label_smoothing=settings.label_smoothing,
+            dropout=settings.dropout,
+            distillation=settings.distillation,
+            random_subnets=settings.random_subnets,
+            ema=settings.ema,
+            precision=settings.precision,
+            compile=settings.compile,
+            seed=config.seed,
+            checkpoint_path=directory.checkpoint,
+            checkpoint_every_s=settings.checkpoint_every_s,
+            log_every=settings.log_every,
+            on_log=log,
+            identity={"data": task.record, "threads": torch.get_num_threads()},
+        )
+        result = trainer.run()
+    model.eval()
+    rows, warnings = sanity_table(
+        model.space,
+        lambda arch: evaluate(model, task, arch, "validation"),
+        quality=task.quality,
+    )
+    for warning in warnings:
+        run.console.print(warning, style="bold red")
+    info = {
+        "sanity": rows,
+        "warnings": warnings,
+        "training": {
+            "steps": result.steps,
+            "seconds": result.seconds,
+            "precision": result.precision,
+        },
+    }
+    digest = save_supernet(directory.supernet, model, info)
+    space = model.space
+    known = {space.architecture(row["architecture"]): row["metrics"] for row in rows}
+    run.store.add(digest, "validation", known)
+    directory.checkpoint.unlink(missing_ok=True)
+    return _summary({**info, "hash": digest}, trained=True)
+
+
+def open_supernet(run: Run) -> TrainedSupernet:
+    """Open the trained supernet of a run with its data.
+
+    Raises:
+        UserError: There is none yet, a file is damaged, or the data or the space changed.
+    """
+    if not run.directory.supernet_json.exists():
+        raise UserError(
+            f"{run.config.output} has no trained supernet; run `nas train` or `nas run` first"
+        )
+    _set_threads(run.config)
+    tensors, info = load_supernet(run.directory.supernet)
+    task = open_task(run.config)
+    space = _check_space(run, info, task)
+    model = build_supernet(space)
+    load_weights(model, tensors, source=run.directory.supernet)
+    return TrainedSupernet(run=run, task=task, model=model.eval(), hash=info["hash"])
+
+
+def _check_space(run: Run, info: Mapping[str, Any], task: Task | None = None) -> TransformerSpace:
+    """The configuration's space, which must be the one that was trained."""
+    space = _space(run.config, task or open_task(run.config))
+    if space.to_json() != info["space"]:
+        raise UserError(
+            f"{run.directory.supernet_json} is of another search space than the configuration; "
+            "name another directory with output=DIRECTORY"
+        )
+    return space
+
+
+def _set_threads(config: Config) -> None:
+    torch.set_num_threads(config.training.threads or len(available_cpus()))
+
+
+def _summary(info: Mapping[str, Any], *, trained: bool) -> dict[str, Any]:
+    return {
+        "hash": info["hash"],
+        "trained_now": trained,
+        "seconds": info["training"]["seconds"],
+        "warnings": info["warnings"],
+    }

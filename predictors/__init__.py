@@ -1,0 +1,1 @@
+"""Cheap estimates of latency and quality with their uncertainty."""

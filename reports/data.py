@@ -1,0 +1,143 @@
+"""Load and check the stage files of a run directory.
+
+Only `front.json` must be there. Any other file may be missing, and its part of `RunData` is then
+None or empty. Nothing is ever written here.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from reports.stages import Front, RunData, Search, Supernet, Table, TrainingStep
+from search_spaces.errors import UserError
+
+SCHEMA = 1
+
+_T = TypeVar("_T")
+
+
+def load_run(directory: Path, device_suffix: str = "") -> RunData:
+    """Read the stage files of one device.
+
+    Args:
+        directory: A run directory.
+        device_suffix: "" for the first device of the directory, else the name in `front.NAME.json`.
+
+    Raises:
+        UserError: `front.json` is missing, or a file is no JSON, has another schema or lacks a key.
+    """
+    tail = f".{device_suffix}.json" if device_suffix else ".json"
+    front_path = directory / f"front{tail}"
+    front = _load(front_path, Front)
+    if front is None:
+        raise UserError(f"{front_path}: no such file; finish the run first (nas run)")
+    search = _load(directory / f"search{tail}", Search)
+    _check_lengths(front_path, front)
+    if search is not None:
+        _check_search(directory / f"search{tail}", search)
+    config_path = directory / "config.yaml"
+    config_text = _text(config_path)
+    return RunData(
+        front=front,
+        search=search,
+        table=_load(directory / f"table{tail}", Table),
+        supernet=_load(directory / "supernet.json", Supernet),
+        training=tuple(_training(directory / "training.jsonl")),
+        environment=_json(directory / "environment.json"),
+        splits=_json(directory / "splits.json"),
+        config_text=config_text,
+        config=_yaml(config_path, config_text),
+    )
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore or delete it") from None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    text = _text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object; delete it and run its stage again")
+    return value
+
+
+def _load(path: Path, kind: type[_T]) -> _T | None:
+    value = _json(path)
+    if value is None:
+        return None
+    if value.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path}: schema {value.get('schema')!r} is not {SCHEMA}; "
+            "use the version of elastic-nas that wrote it, or run its stage again"
+        )
+    try:
+        checked: _T = _adapter(cast(Any, kind)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg']}; run its stage again") from None
+    return checked
+
+
+def _check_lengths(path: Path, front: Front) -> None:
+    for subnet in front.subnets:
+        if subnet.values and len(subnet.values) != len(front.objectives):
+            raise UserError(
+                f"{path}: subnet {subnet.name} has {len(subnet.values)} values for "
+                f"{len(front.objectives)} objectives; run the export stage again"
+            )
+
+
+def _check_search(path: Path, search: Search) -> None:
+    for point in (*search.evaluated, *search.references):
+        if len(point.values) != len(search.objectives):
+            raise UserError(
+                f"{path}: an architecture has {len(point.values)} values for "
+                f"{len(search.objectives)} objectives; run the search again"
+            )
+    count = len(search.evaluated)
+    for index in search.front:
+        if not 0 <= index < count:
+            raise UserError(f"{path}: front index {index} is not below {count}; search again")
+
+
+def _yaml(path: Path, text: str | None) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text or "")
+    except yaml.YAMLError as error:
+        reason = str(error).replace("\n", " ")
+        raise UserError(f"{path}: not YAML ({reason}); restore it or delete it") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _training(path: Path) -> Iterator[TrainingStep]:
+    """The last line of each step, in order; lines torn by a kill while writing are left out."""
+    steps: dict[int, TrainingStep] = {}
+    for line in (_text(path) or "").splitlines():
+        try:
+            step = _adapter(TrainingStep).validate_json(line)
+        except ValidationError:
+            continue
+        steps[step.step] = step
+    yield from (steps[number] for number in sorted(steps))

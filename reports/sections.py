@@ -1,0 +1,311 @@
+"""The tables and texts of the report's sections, as values that the template only lays out."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from predictors.accuracy import kendall_tau, mape
+from reports import numbers
+from reports.axes import best_by_quality
+from reports.figures import latency_pairs
+from reports.shapes import Layer, Limits, describe, layers_of
+from reports.stages import Front, FrontSubnet, Genes, Measured, RunData, Supernet
+
+_LIST_SHOWN = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of a table."""
+
+    text: str
+    sort: float | None = None
+    """What a numeric column is ordered by; None comes last."""
+    tone: str = ""
+    """"bad" for a value that wants attention, "code" for a path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Head of a table's column."""
+
+    label: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One figure of the summary."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What one subnet looks like."""
+
+    name: str
+    note: str
+    embed: str
+    layers: tuple[Layer, ...]
+    lines: tuple[str, ...]
+    """The same in words."""
+    reference: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Predicted against measured latency of one set of subnets."""
+
+    workload: str
+    origin: str
+    n: int
+    mape: str
+    worst: str
+    tau: str
+    not_ok: int
+
+
+def tiles(data: RunData) -> list[Tile]:
+    """The summary: task, device, subnets, speed, quality."""
+    front = data.front
+    task = data.config.get("task")
+    kind = str(task.get("kind", "")) if isinstance(task, dict) else ""
+    source = str(task.get("data", "")) if isinstance(task, dict) else ""
+    threads = front.device.threads
+    runtime = front.device.backend + (
+        f", {threads} thread{'s' * (threads != 1)}" if threads else ""
+    )
+    searched = f"out of {len(data.search.evaluated)} evaluated" if data.search else ""
+    found = [
+        Tile(label="Task", value=kind.replace("-", " ") or numbers.MISSING, note=source),
+        Tile(label="Device", value=front.device.name, note=runtime),
+        Tile(label="Subnets on the front", value=str(len(front.subnets)), note=searched),
+    ]
+    found += [tile for name in data.workloads if (tile := _speed(front, name))]
+    best = best_by_quality(front)
+    if best is not None:
+        quality = best.quality
+        metric = quality.metric.replace("_", " ")
+        note = f"{metric} on test, {best.name} (best on validation)"
+        value = numbers.with_error(quality.metric, quality.test, quality.test_se)
+        if quality.test is None:
+            note = f"{metric} on validation, {best.name}; no test figure"
+            value = numbers.metric_value(quality.metric, quality.validation)
+        found.append(Tile(label="Best quality", value=value, note=note))
+    return found
+
+
+def front_table(data: RunData) -> tuple[list[Column], list[list[Cell]]]:
+    """The front's subnets, a row each."""
+    cached = any(subnet.kv_cache_bytes for subnet in data.front.subnets)
+    metric = data.front.subnets[0].quality.metric if data.front.subnets else "quality"
+    shown = metric.replace("_", " ")
+    columns = [Column(label="Name", numeric=False)]
+    columns += [Column(label=f"{shown}, validation"), Column(label=f"{shown}, test ± s.e.")]
+    for workload in data.workloads:
+        columns += [
+            Column(label=f"{workload}: predicted ms"),
+            Column(label=f"{workload}: measured ms"),
+        ]
+    columns += [Column(label="MACs"), Column(label="Parameters"), Column(label="Size")]
+    columns += [Column(label="KV cache")] if cached else []
+    columns += [Column(label="Status", numeric=False), Column(label="Export", numeric=False)]
+    return columns, [_front_row(data, subnet, cached) for subnet in data.front.subnets]
+
+
+def cards(data: RunData, most: Limits) -> list[Card]:
+    """Pictures of the front's subnets, after those of the largest for comparison."""
+    found = []
+    for point in data.search.references if data.search else ():
+        if point.name == "largest":
+            found.append(_card("largest", "reference", point.architecture, most, True))
+    for subnet in data.front.subnets:
+        latency = next(iter(subnet.latencies.values()))
+        time = latency.measured_ms.median or latency.predicted_ms
+        note = (
+            f"{numbers.significant(time)} ms · "
+            f"{numbers.metric_value(subnet.quality.metric, subnet.quality.validation)}"
+        )
+        found.append(_card(subnet.name, note, subnet.architecture, most, False))
+    return found
+
+
+def accuracy(data: RunData) -> list[Accuracy]:
+    """MAPE and Kendall's tau per workload, for the front and for the subnets of the correction."""
+    found = []
+    for workload in data.workloads:
+        for origin, pairs in latency_pairs(data, workload).items():
+            if not pairs:
+                continue
+            p, m = [pair[2] for pair in pairs], [pair[3] for pair in pairs]
+            tau = kendall_tau(p, m)
+            found.append(
+                Accuracy(
+                    workload=workload,
+                    origin=origin,
+                    n=len(pairs),
+                    mape=numbers.percent(mape(p, m)),
+                    worst=numbers.percent(max(abs(a - b) / b for a, b in zip(p, m, strict=True))),
+                    tau=numbers.MISSING if math.isnan(tau) else f"{tau:.3f}",
+                    not_ok=sum(pair[6] != "ok" for pair in pairs),
+                )
+            )
+    return found
+
+
+def sanity_table(supernet: Supernet) -> tuple[list[Column], list[list[Cell]]]:
+    """Quality of uniform subnets by size; a metric and its standard error share a column."""
+    names = dict.fromkeys(name for row in supernet.sanity for name in row.metrics)
+    metrics = [name for name in names if not name.endswith("_se")]
+    columns = [
+        Column(label="Name", numeric=False),
+        Column(label="Parameters"),
+        Column(label="MACs"),
+    ]
+    columns += [Column(label=name.replace("_", " ")) for name in metrics]
+    rows = []
+    for row in supernet.sanity:
+        cells = [Cell(text=row.name)]
+        cells.append(Cell(text=numbers.count(row.parameters), sort=row.parameters))
+        cells.append(Cell(text=numbers.count(row.macs), sort=row.macs))
+        for name in metrics:
+            value, error = row.metrics.get(name), row.metrics.get(f"{name}_se")
+            text = numbers.with_error(name, value, error)
+            cells.append(Cell(text=numbers.count(value) if name == "n" else text, sort=value))
+        rows.append(cells)
+    return columns, rows
+
+
+def latency_table(data: RunData) -> tuple[list[Column], list[list[Cell]]]:
+    """Every row of the latency table."""
+    columns = [Column(label=name, numeric=False) for name in ("Workload", "Kind", "Widths")]
+    columns += [Column(label=name) for name in ("Latency (ms)", "95 % interval (ms)", "Sessions")]
+    columns += [Column(label="Status", numeric=False)]
+    rows = []
+    for row in data.table.rows if data.table else ():
+        widths = ", ".join(f"{name} {value}" for name, value in row.widths.items())
+        half = None if row.low_ms is None or row.high_ms is None else row.high_ms - row.low_ms
+        rows.append(
+            [
+                Cell(text=row.workload),
+                Cell(text=row.kind),
+                Cell(text=widths),
+                Cell(text=numbers.significant(row.latency_ms), sort=row.latency_ms),
+                Cell(text=_interval(row.low_ms, row.high_ms), sort=half),
+                Cell(text=str(row.sessions), sort=row.sessions),
+                _status(row.status),
+            ]
+        )
+    return columns, rows
+
+
+def notices(data: RunData) -> list[str]:
+    """What a reader must know before the figures."""
+    found = []
+    failed = [s.name for s in data.front.subnets if _worst(s).median is None]
+    shaky = [
+        s.name
+        for s in data.front.subnets
+        if s.name not in failed and any(x.measured_ms.status != "ok" for x in s.latencies.values())
+    ]
+    if failed:
+        found.append(
+            f"Not measured on the device: {', '.join(failed)}. Only predictions are shown."
+        )
+    if shaky:
+        found.append(
+            f"Measured, but not repeatable within the protocol's limit: {', '.join(shaky)}. "
+            "Drawn as open diamonds."
+        )
+    return found
+
+
+def flat(value: Mapping[str, Any] | None, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested JSON as dotted keys and text, long lists cut."""
+    for key, item in (value or {}).items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and item:
+            yield from flat(item, f"{name}.")
+        elif isinstance(item, list):
+            shown = ", ".join(str(one) for one in item[:_LIST_SHOWN])
+            more = f", … ({len(item)} in all)" if len(item) > _LIST_SHOWN else ""
+            yield name, shown + more
+        elif item is not None:
+            yield name, str(item)
+        else:
+            yield name, numbers.MISSING
+
+
+def _speed(front: Front, workload: str) -> Tile | None:
+    found = [
+        s.latencies[workload].measured_ms.median for s in front.subnets if workload in s.latencies
+    ]
+    times = [value for value in found if value]
+    if not times:
+        return None
+    low, high = min(times), max(times)
+    label = "Measured latency" if workload == "latency" else f"Measured {workload}"
+    value = f"{numbers.significant(low)} {numbers.MISSING} {numbers.significant(high)} ms"
+    return Tile(label=label, value=value, note=f"slowest {high / low:.1f} times the fastest")
+
+
+def _front_row(data: RunData, subnet: FrontSubnet, cached: bool) -> list[Cell]:
+    quality = subnet.quality
+    cells = [
+        Cell(text=subnet.name),
+        Cell(
+            text=numbers.metric_value(quality.metric, quality.validation), sort=quality.validation
+        ),
+        Cell(
+            text=numbers.with_error(quality.metric, quality.test, quality.test_se),
+            sort=quality.test,
+        ),
+    ]
+    for workload in data.workloads:
+        latency = subnet.latencies.get(workload)
+        predicted = latency.predicted_ms if latency else None
+        found = latency.measured_ms if latency else Measured(status="missing")
+        cells.append(Cell(text=numbers.significant(predicted), sort=predicted))
+        text = numbers.significant(found.median)
+        if found.low is not None and found.high is not None:
+            text += f" [{_interval(found.low, found.high)}]"
+        cells.append(Cell(text=text, sort=found.median))
+    cells += [
+        Cell(text=numbers.count(subnet.macs), sort=subnet.macs),
+        Cell(text=numbers.count(subnet.parameters), sort=subnet.parameters),
+        Cell(text=numbers.size(subnet.size_bytes), sort=subnet.size_bytes),
+    ]
+    if cached:
+        cells.append(Cell(text=numbers.size(subnet.kv_cache_bytes), sort=subnet.kv_cache_bytes))
+    cells.append(_status(_worst(subnet).status))
+    return [*cells, Cell(text=subnet.export or numbers.MISSING, tone="code" * bool(subnet.export))]
+
+
+def _worst(subnet: FrontSubnet) -> Measured:
+    found = [latency.measured_ms for latency in subnet.latencies.values()]
+    return min(found, key=lambda one: (one.median is not None, one.status == "ok"))
+
+
+def _status(status: str) -> Cell:
+    return Cell(text=status, tone="" if status == "ok" else "bad")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return numbers.MISSING
+    return f"{numbers.significant(low)}, {numbers.significant(high)}"
+
+
+def _card(name: str, note: str, genes: Genes, most: Limits, reference: bool) -> Card:
+    return Card(
+        name=name,
+        note=note,
+        embed=str(genes.get("embed", "")),
+        layers=layers_of(genes, most.layers),
+        lines=describe(genes, most.layers),
+        reference=reference,
+    )

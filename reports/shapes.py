@@ -1,0 +1,83 @@
+"""What a subnet looks like, read from its genes alone: `heads.i` and `ffn.i` of the layers kept."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reports.numbers import MISSING
+from reports.stages import Genes
+
+_LAYER_GENE = re.compile(r"(heads|ffn)\.(\d{1,3})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer of the supernet as a subnet has it."""
+
+    index: int
+    heads: int
+    """Attention heads; 0 in a dropped layer."""
+    ffn: int
+    """FFN width; 0 in a dropped layer."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the subnet has this layer."""
+        return self.heads > 0 or self.ffn > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest of everything, which bars are drawn against."""
+
+    layers: int
+    heads: int
+    ffn: int
+
+
+def limits(architectures: Iterable[Genes]) -> Limits:
+    """The largest layer count, head count and FFN width in any of `architectures`."""
+    layers = heads = ffn = 0
+    for genes in architectures:
+        for kind, index, value in _layer_genes(genes):
+            layers = max(layers, index + 1)
+            if kind == "heads":
+                heads = max(heads, value)
+            else:
+                ffn = max(ffn, value)
+    return Limits(layers=layers, heads=heads, ffn=ffn)
+
+
+def layers_of(genes: Genes, count: int) -> tuple[Layer, ...]:
+    """All `count` layers, the dropped ones with no heads and no FFN."""
+    found = {(kind, index): value for kind, index, value in _layer_genes(genes)}
+    return tuple(
+        Layer(index=i, heads=found.get(("heads", i), 0), ffn=found.get(("ffn", i), 0))
+        for i in range(count)
+    )
+
+
+def describe(genes: Genes, layers: int) -> tuple[str, ...]:
+    """Lines of text that say what a subnet looks like, a dash for a dropped layer."""
+    shape = layers_of(genes, layers)
+    kept = sum(layer.kept for layer in shape)
+    lines = []
+    if kept:
+        lines.append(f"{kept} of {layers} layers")
+        if "embed" in genes:
+            lines[0] = f"embedding {genes['embed']}, " + lines[0]
+        lines.append("heads " + " ".join(str(x.heads) if x.kept else MISSING for x in shape))
+        lines.append("FFN " + " ".join(str(x.ffn) if x.kept else MISSING for x in shape))
+    known = {f"{kind}.{i}" for kind, i, _ in _layer_genes(genes)} | {"embed", "depth"}
+    known = known if kept else set()
+    rest = [f"{name} = {value}" for name, value in sorted(genes.items()) if name not in known]
+    return (*lines, *rest)
+
+
+def _layer_genes(genes: Genes) -> list[tuple[str, int, int]]:
+    found = []
+    for name, value in genes.items():
+        match = _LAYER_GENE.fullmatch(name)
+        if match and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            found.append((match[1], int(match[2]), value))
+    return found

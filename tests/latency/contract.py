@@ -1,0 +1,82 @@
+"""What every DeviceBackend must do. Test files call these with their own backend."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from latency.artifact import Artifact
+from latency.backend import DeviceBackend, ModelRejectedError, Samples
+from latency.timing import TimingConfig
+
+
+def check_name_and_fingerprint(backend: DeviceBackend) -> None:
+    assert backend.name
+    first, second = backend.fingerprint(), backend.fingerprint()
+    assert dict(first) == dict(second)
+    assert first
+    assert all(isinstance(k, str) and isinstance(v, str) and v for k, v in first.items())
+
+
+def check_session(
+    backend: DeviceBackend, models: Sequence[Artifact], timing: TimingConfig
+) -> list[Samples]:
+    samples = backend.run_session(models, timing)
+    assert [one.sha256 for one in samples] == [model.sha256 for model in models]
+    positions: list[int] = []
+    for index, one in enumerate(samples):
+        rounds = [block.round for block in one.blocks if 0 <= block.round < timing.rounds]
+        assert rounds == list(range(timing.rounds))
+        outside = len(one.blocks) - len(rounds)
+        assert outside == (2 * timing.anchor_blocks if index == 0 else 0)
+        positions += [block.position for block in one.blocks]
+        for block in one.blocks:
+            assert 0 < len(block.samples_ns) <= block.count
+            assert min(block.samples_ns) <= block.low_quartile_ns
+            assert block.low_quartile_ns <= block.median_ns
+            if block.count == len(block.samples_ns) and not block.preempted:
+                assert sum(block.samples_ns) >= 0.1e6 * timing.block_ms
+        assert json.loads(json.dumps(one.session)) == one.session
+        assert one.session == samples[0].session
+    assert sorted(positions) == list(range(len(positions)))
+    before = [block.position for block in samples[0].blocks if block.round < 0]
+    after = [block.position for block in samples[0].blocks if block.round >= timing.rounds]
+    assert max(before) < min(set(range(len(positions))) - set(before))
+    assert min(after) > max(set(range(len(positions))) - set(after))
+    return samples
+
+
+def check_order_follows_seed(
+    backend: DeviceBackend, models: Sequence[Artifact], timing: TimingConfig
+) -> None:
+    def order(seed: int) -> list[list[int]]:
+        samples = backend.run_session(models, timing.with_seed(seed))
+        return [[block.position for block in one.blocks] for one in samples]
+
+    assert order(3) == order(3)
+    assert order(3) != order(4)
+
+
+def check_rejects_wrong_outputs(
+    backend: DeviceBackend, anchor: Artifact, good: Artifact, wrong: Artifact, timing: TimingConfig
+) -> None:
+    with pytest.raises(ModelRejectedError, match="reference") as caught:
+        backend.run_session([anchor, good, wrong], timing)
+    assert set(caught.value.reasons) == {wrong.sha256}
+
+
+def check_rejects_broken_file(
+    backend: DeviceBackend, anchor: Artifact, broken: Artifact, timing: TimingConfig
+) -> None:
+    with pytest.raises(ModelRejectedError) as caught:
+        backend.run_session([anchor, broken], timing)
+    assert set(caught.value.reasons) == {broken.sha256}
+
+
+def check_rejects_changed_file(
+    backend: DeviceBackend, anchor: Artifact, good: Artifact, timing: TimingConfig
+) -> None:
+    stale = dataclasses.replace(good, sha256="0" * 64)
+    with pytest.raises(ModelRejectedError, match="changed"):
+        backend.run_session([anchor, stale], timing)

@@ -1,0 +1,68 @@
+"""A device whose latencies and mishaps are written in a script: for the protocol's logic only."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from latency.artifact import Artifact
+from latency.backend import Block, Samples
+from latency.timing import TimingConfig
+
+Mishap = Callable[[int, Sequence[Artifact]], None]
+
+
+class FakeBackend:
+    name = "fake"
+
+    def __init__(
+        self,
+        latency_ns: Mapping[str, float],
+        *,
+        anchor_ns: float = 1e6,
+        noise: float = 0.001,
+        speed: Callable[[int], float] = lambda session: 1.0,
+        drift: Callable[[int], float] = lambda session: 0.0,
+        mishap: Mishap = lambda session, models: None,
+    ) -> None:
+        self.latency_ns = latency_ns
+        self.anchor_ns = anchor_ns
+        self.noise = noise
+        self.speed = speed
+        self.drift = drift
+        self.mishap = mishap
+        self.sessions: list[list[str]] = []
+        self.facts = {"soc": "fake"}
+
+    def fingerprint(self) -> Mapping[str, str]:
+        return self.facts
+
+    def run_session(self, models: Sequence[Artifact], timing: TimingConfig) -> list[Samples]:
+        number = len(self.sessions)
+        self.sessions.append([model.sha256 for model in models[1:]])
+        self.mishap(number, models)
+        rng = np.random.default_rng(number)
+        result, position = [], 0
+        for index, model in enumerate(models):
+            nominal = self.anchor_ns if index == 0 else self.latency_ns[model.sha256]
+            nominal *= float(np.exp(self.noise * rng.standard_normal())) * self.speed(number)
+            rounds = list(range(timing.rounds))
+            if index == 0:
+                rounds = [-1, *rounds, timing.rounds]
+            blocks = []
+            for round_ in rounds:
+                value = nominal * (1 + self.drift(number) * (round_ == timing.rounds))
+                blocks.append(
+                    Block(
+                        round=round_,
+                        position=position,
+                        count=1,
+                        median_ns=value,
+                        low_quartile_ns=value,
+                        samples_ns=(int(value),),
+                    )
+                )
+                position += 1
+            result.append(
+                Samples(sha256=model.sha256, blocks=tuple(blocks), max_abs_difference=0.0)
+            )
+        return result

@@ -1,0 +1,102 @@
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from latency.devices import DeviceProfile, get_device, list_devices, open_backend
+from latency.doctor import doctor
+from latency.lease import device_lease
+from search_spaces.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "devices").mkdir()
+
+
+def test_builtin() -> None:
+    assert get_device("cpu").threads == len(os.sched_getaffinity(0))
+    assert get_device("cpu-1t") == DeviceProfile(name="cpu-1t", threads=1)
+    assert open_backend(get_device("cpu-1t")).fingerprint()["threads"] == "1"
+
+
+def test_own_profiles(tmp_path: Path) -> None:
+    (tmp_path / "devices" / "half.yaml").write_text("threads: 1\nspinning: true\n")
+    config = tmp_path / "config" / "elastic-nas" / "devices"
+    config.mkdir(parents=True)
+    (config / "x.yaml").write_text("name: lab\n")
+    assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
+    assert list(list_devices()) == ["cpu", "cpu-1t", "half", "lab"]
+    with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, half, lab; add devices"):
+        get_device("pi5")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("thread: 1", "'thread' is not one of name, backend, threads"),
+        ("threads: many", "threads 'many' of device bad is not 1 or more"),
+        ("threads: true", "threads True"),
+        ("spinning: 3", "true or false"),
+        ("backend: abacus", "backend 'abacus' of device bad is not one of onnxruntime"),
+        ("name: cpu", "the device name cpu is taken by the built-in one"),
+        ("name: ../up", "use letters"),
+        ("- 1", "holds no"),
+        ("a: [", "is not readable"),
+    ],
+)
+def test_bad_profiles(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "devices" / "bad.yaml").write_text(content)
+    with pytest.raises(UserError) as caught:
+        get_device("cpu")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("devices/bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_open_too_many_threads() -> None:
+    with pytest.raises(UserError, match=r"device big: threads 9999"):
+        open_backend(DeviceProfile(name="big", threads=9999))
+
+
+def test_doctor_runs_the_device() -> None:
+    checks = {check.name: check for check in doctor(get_device("cpu-1t"))}
+    assert set(checks) == {"runtime", "session", "repeatability", "governor", "load", "disk"}
+    assert checks["runtime"].ok
+    assert checks["session"].ok
+    assert "anchor takes" in checks["session"].message
+    assert "differ by" in checks["repeatability"].message
+
+
+def test_doctor_says_what_is_missing() -> None:
+    profile = DeviceProfile(name="gpu", provider="CUDAExecutionProvider")
+    checks = {check.name: check for check in doctor(profile)}
+    assert not checks["session"].ok
+    assert "CUDAExecutionProvider is not in onnxruntime" in checks["session"].message
+    assert "repeatability" not in checks
+
+
+def test_lease_waits_and_says_so() -> None:
+    told: list[str] = []
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with device_lease("bench"):
+            held.set()
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    refused = pytest.raises(UserError, match="has been measuring on bench")
+    with refused, device_lease("bench", timeout_s=0.05, poll_s=0.01, notify=told.append):
+        pass
+    assert told == [f"waiting for process {os.getpid()}, which is measuring on bench"]
+    release.set()
+    holder.join()
+    with device_lease("bench", timeout_s=1.0):
+        pass

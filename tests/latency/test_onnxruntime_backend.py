@@ -1,0 +1,131 @@
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latency.artifact import Artifact
+from latency.backend import DeviceLostError, SessionTimeoutError
+from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.timing import TimingConfig
+from search_spaces.errors import UserError
+from tests.latency import contract
+
+Models = dict[str, Artifact]
+
+
+@pytest.fixture
+def backend() -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(threads=1)
+
+
+def test_fingerprint(backend: OnnxRuntimeBackend) -> None:
+    contract.check_name_and_fingerprint(backend)
+    assert backend.fingerprint()["threads"] == "1"
+    spinning = OnnxRuntimeBackend(threads=1, spinning=True)
+    assert spinning.fingerprint() != backend.fingerprint()
+
+
+def test_session(backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig) -> None:
+    chosen = [models["anchor"], models["small"], models["large"]]
+    samples = contract.check_session(backend, chosen, tiny)
+    facts = samples[0].session
+    assert facts["threads"] == 1
+    assert facts["provider"] == "CPUExecutionProvider"
+    assert facts["pid"] != 0
+    medians = [min(block.median_ns for block in one.blocks) for one in samples]
+    assert medians[1] < medians[2]
+
+
+def test_order_follows_seed(
+    backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig
+) -> None:
+    contract.check_order_follows_seed(backend, [models["anchor"], models["small"]], tiny)
+
+
+def test_rejections(backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig) -> None:
+    anchor, small = models["anchor"], models["small"]
+    contract.check_rejects_wrong_outputs(backend, anchor, small, models["wrong"], tiny)
+    contract.check_rejects_broken_file(backend, anchor, models["broken"], tiny)
+    contract.check_rejects_changed_file(backend, anchor, small, tiny)
+
+
+def test_timeout_names_the_model_and_ends_the_process(
+    backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TimingConfig, "estimate_s", lambda self, count: 0.01)
+    timing = dataclasses.replace(tiny, min_timeout_s=1.5)
+    start = time.monotonic()
+    with pytest.raises(SessionTimeoutError, match="longer than 2 s") as caught:
+        backend.run_session([models["anchor"], models["endless"]], timing)
+    assert time.monotonic() - start < 10
+    assert caught.value.sha256 == models["endless"].sha256
+
+
+def test_a_dead_process_is_lost(
+    backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(DeviceLostError, match="exit code 1"):
+        backend.run_session([models["anchor"]], tiny)
+
+
+def test_missing_provider(models: Models, tiny: TimingConfig) -> None:
+    backend = OnnxRuntimeBackend(threads=1, provider="TensorrtExecutionProvider")
+    with pytest.raises(UserError, match="TensorrtExecutionProvider is not in onnxruntime"):
+        backend.run_session([models["anchor"]], tiny)
+
+
+def test_too_many_threads() -> None:
+    with pytest.raises(UserError, match=r"threads 9999 is not in 1\.\."):
+        OnnxRuntimeBackend(threads=9999)
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+from latency.artifact import load_artifact
+from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.timing import TimingConfig
+model = load_artifact(Path(sys.argv[1]))
+OnnxRuntimeBackend(threads=1).run_session([model], TimingConfig.quick())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_killed_parent_leaves_no_orphan(models: Models) -> None:
+    command = [sys.executable, "-c", _PARENT, str(models["endless"].path)]
+    parent = subprocess.Popen(command)
+    try:
+        child = _wait_for(lambda: _children(parent.pid))[0]
+        time.sleep(0.7)  # into the endless run
+    finally:
+        parent.kill()
+        parent.wait()
+    _wait_for(lambda: not _running(child))
+
+
+def _wait_for(condition, timeout_s: float = 10.0):  # type: ignore[no-untyped-def]
+    end = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return value
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["X", "0"]
+
+
+def _children(pid: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [child for child in pids if _stat(child)[1] == str(pid)]
+
+
+def _running(pid: int) -> bool:
+    return _stat(pid)[0] not in "XZ"

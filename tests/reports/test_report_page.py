@@ -1,0 +1,242 @@
+"""The page as a whole: offline, safe, complete, and readable when stages are missing."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reports import load_run, page, render, write_report
+from search_spaces.errors import UserError
+from tests.reports.fixture_run import (
+    HOSTILE,
+    break_measurement,
+    build_lm_run,
+    build_vit_run,
+    poison,
+    read,
+    write,
+)
+
+VOID = {"meta", "input", "br", "link", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, text outside scripts, and whether tags are balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts, self.data = [], [], [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] == "script":
+            if self.elements[-1][1].get("type") == "application/json":
+                self.data += text
+        elif self.open and self.open[-1] != "style":
+            self.texts.append(text)
+
+    def count(self, tag):
+        return sum(name == tag for name, _ in self.elements)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    @property
+    def figures(self):
+        return json.loads(self.data)
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    """Leave Plotly's 5 MB out where a test does not look at them."""
+    monkeypatch.setattr(page, "get_plotlyjs", lambda: "var Plotly;")
+
+
+@pytest.fixture
+def vit(tmp_path):
+    return build_vit_run(tmp_path / "vit", evaluated=60, size=8)
+
+
+@pytest.fixture
+def lm(tmp_path):
+    return build_lm_run(tmp_path / "lm", evaluated=60, size=8)
+
+
+def test_page_refers_to_nothing_outside_itself(vit, tmp_path):
+    write_report(vit, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    for tag, attributes in parsed.elements:
+        assert tag not in {"link", "img", "iframe", "base", "object", "embed"}
+        assert not {"src", "srcset", "action", "data", "background"} & set(attributes)
+        assert attributes.get("href", "#").startswith("#")
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a["content"] for _, a in parsed.elements if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "http" not in policy
+
+
+@pytest.mark.usefixtures("_small")
+def test_sections_of_a_vit_run(vit):
+    text = Page(render(load_run(vit))).text
+    for part in ("Quick protocol", "image classification", "front 8 out of", "s07", "±",
+                 "exports/s03.onnx", "Kendall tau", "used to fit the correction", "No warnings",
+                 "sha256", "Example 9000", "2.13.0", "40 rows"):  # fmt: skip
+        assert part in text, part
+    assert "There is no" not in text
+
+
+@pytest.mark.usefixtures("_small")
+def test_lm_run_has_both_workloads_and_a_cache(lm):
+    parsed = Page(render(load_run(lm)))
+    for part in ("Measured prefill", "Measured decode", "decode: measured ms", "KV cache",
+                 "standard protocol"):  # fmt: skip
+        assert part in parsed.text, part
+    assert "Quick protocol" not in parsed.text
+    front = parsed.figures["front"]
+    assert (front["x"], front["y"]) == ("prefill_ms", "bits_per_byte")
+    assert [axis["id"] for axis in front["axes"]] == [
+        "bits_per_byte", "prefill_ms", "decode_ms", "test", "macs", "parameters", "size_bytes",
+        "kv_cache_bytes",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_small")
+def test_failed_measurement_is_named_and_not_drawn(vit):
+    break_measurement(vit, 1)
+    parsed = Page(render(load_run(vit)))
+    assert "Not measured on the device: s01" in parsed.text
+    assert "rejected" in parsed.text
+    front = parsed.figures["front"]["front"]
+    assert front["measured"]["latency_ms"][1] is None
+    assert front["predicted"]["latency_ms"][1] is not None
+    assert front["ok"][1] is False
+
+
+@pytest.mark.usefixtures("_small")
+def test_empty_front_still_shows_the_search(vit):
+    front = read(vit, "front")
+    write(vit, "front", front | {"subnets": []})
+    parsed = Page(render(load_run(vit)))
+    assert "The front is empty" in parsed.text
+    assert parsed.figures["front"]["dominated"]["text"]
+
+
+@pytest.mark.usefixtures("_small")
+def test_each_missing_file_is_named(vit):
+    for path in vit.iterdir():
+        if path.name != "front.json":
+            path.unlink()
+    text = Page(render(load_run(vit))).text
+    for name in ("search.json", "table.json", "training.jsonl", "supernet.json",
+                 "environment.json", "splits.json", "config.yaml"):  # fmt: skip
+        assert f"There is no {name} in this run directory" in text
+
+
+@pytest.mark.usefixtures("_small")
+def test_supernet_warnings_are_loud(vit):
+    write(vit, "supernet", read(vit, "supernet") | {"warnings": ["uniform-3 is worse <b>"]})
+    parsed = Page(render(load_run(vit)))
+    assert "did not pass its sanity check uniform-3 is worse <b>" in parsed.text
+    assert parsed.count("b") == 0
+
+
+@pytest.mark.usefixtures("_small")
+def test_markup_in_names_stays_text(vit):
+    clean = Page(render(load_run(vit)))
+    poison(vit)
+    (vit / "config.yaml").write_text(f"name: {json.dumps(HOSTILE)}\nnote: {json.dumps(HOSTILE)}\n")
+    text = render(load_run(vit))
+    parsed = Page(text)
+    assert parsed.open == []
+    assert parsed.count("script") == clean.count("script") == 3
+    assert parsed.count("b") == 0
+    assert "<script>alert" not in text
+    # Plotly reads tags in labels: in what it is given, they must be escaped once more.
+    assert "<script" not in "".join(parsed.figures["front"]["front"]["text"])
+    assert "&lt;script&gt;" in parsed.figures["front"]["front"]["text"][0]
+    assert parsed.figures["latency"][0]["workload"].startswith("latency&lt;/script")
+
+
+@pytest.mark.usefixtures("_small")
+@settings(deadline=None, max_examples=10)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_no_text_breaks_the_page(tmp_path_factory, text):
+    run = build_vit_run(tmp_path_factory.mktemp("any"), evaluated=12, size=3)
+    poison(run, text)
+    parsed = Page(render(load_run(run)))
+    assert parsed.open == []
+    assert parsed.count("script") == 3
+    assert parsed.figures["front"]["front"]["name"]
+
+
+@pytest.mark.usefixtures("_small")
+def test_values_that_json_cannot_hold_are_left_out(vit):
+    search = read(vit, "search")
+    search["evaluated"][0]["values"][0] = float("nan")
+    search["evaluated"][1]["values"][1] = float("inf")
+    write(vit, "search", search)
+    figures = Page(render(load_run(vit))).figures
+    assert "NaN" not in json.dumps(figures)
+
+
+@pytest.mark.usefixtures("_small")
+def test_second_device_of_a_directory(vit, tmp_path):
+    for stage in ("front", "search", "table"):
+        shutil.copy(vit / f"{stage}.json", vit / f"{stage}.cpu-1t.json")
+    front = read(vit, "front.cpu-1t")
+    front["device"]["name"] = "cpu-1t"
+    write(vit, "front.cpu-1t", front)
+    write_report(vit, tmp_path / "report.cpu-1t.html", "cpu-1t")
+    assert "on cpu-1t" in Page((tmp_path / "report.cpu-1t.html").read_text()).text
+    with pytest.raises(UserError, match=r"front\.pi\.json: no such file"):
+        write_report(vit, tmp_path / "x.html", "pi")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hostile", [False, True])
+def test_browser_draws_it_without_a_complaint(tmp_path, hostile):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    run = build_vit_run(tmp_path / "run", evaluated=60, size=8)
+    break_measurement(run)
+    if hostile:
+        poison(run)
+    write_report(run, tmp_path / "report.html")
+    switches = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+                "disable-background-networking", "disable-component-update", "disable-sync",
+                "enable-logging=stderr", "virtual-time-budget=8000", "dump-dom",
+                f"user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
+    found = subprocess.run(
+        [browser, *(f"--{switch}" for switch in switches), (tmp_path / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    complaints = [line for line in found.stderr.splitlines() if "CONSOLE" in line]
+    assert complaints == []
+    figures = ("front-figure", "latency-figure", "residual-figure", "training-figure")
+    for figure in figures:
+        assert re.search(rf'id="{figure}" class="[^"]*js-plotly-plot', found.stdout), figure

@@ -1,0 +1,136 @@
+"""The parts a report is made of: numbers, shapes, axes, the static picture."""
+
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reports import front_svg, load_run, numbers, sections, write_front_svg
+from reports.axes import axes, best_by_quality, place
+from reports.figures import training_figure
+from reports.shapes import describe, layers_of, limits
+from reports.stages import TrainingStep
+from tests.reports.fixture_run import (
+    HOSTILE,
+    break_measurement,
+    build_lm_run,
+    build_vit_run,
+    poison,
+    read,
+    write,
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return build_vit_run(tmp_path / "run", evaluated=60, size=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (numbers.significant(0.012345), "0.0123"),
+        (numbers.significant(1234.5), "1234"),
+        (numbers.significant(0.0), "0"),
+        (numbers.metric_value("accuracy", 0.98125), "98.12 %"),
+        (numbers.with_error("error", 0.02, 0.007), "2.00 ± 0.70 %"),
+        (numbers.with_error("bits_per_byte", 1.9, None), "1.900"),
+        (numbers.count(1_234_567), "1.23 M"),
+        (numbers.count(999), "999"),
+        (numbers.size(1536), "1.50 KiB"),
+        (numbers.duration(182.2), "3 min 02 s"),
+        (numbers.percent(0.0071), "0.71 %"),
+        (numbers.significant(None), numbers.MISSING),
+        (numbers.count(math.nan), numbers.MISSING),
+    ],
+)
+def test_numbers(text, expected):
+    assert text == expected
+
+
+def test_dropped_layers_have_no_bars():
+    genes = {"embed": 64, "depth": 2, "heads.0": 4, "ffn.0": 128, "heads.2": 2, "ffn.2": 32}
+    assert [layer.kept for layer in layers_of(genes, 3)] == [True, False, True]
+    assert describe(genes, 3) == (
+        "embedding 64, 2 of 3 layers",
+        f"heads 4 {numbers.MISSING} 2",
+        f"FFN 128 {numbers.MISSING} 32",
+    )
+
+
+def test_genes_of_other_spaces_are_listed():
+    genes = {"width": 8, "act": "gelu"}
+    assert limits([genes]).layers == 0
+    assert describe(genes, 0) == ("act = gelu", "width = 8")
+
+
+def test_error_and_accuracy_are_one_axis(run):
+    data = load_run(run)
+    found = {axis.id: axis for axis in axes(data)}
+    subnet = data.front.subnets[0]
+    at = place(data.front, subnet, found["test"])
+    assert found["test"].label == "error (test)"
+    assert at.measured == pytest.approx(1 - subnet.quality.test)
+    assert (at.low + at.high) / 2 == pytest.approx(at.measured)
+    searched = place(data.front, subnet, found["error"]).measured
+    assert searched == pytest.approx(1 - subnet.quality.validation)
+
+
+def test_best_is_chosen_on_validation(run):
+    front = load_run(run).front
+    best = best_by_quality(front)
+    assert best.quality.validation == max(s.quality.validation for s in front.subnets)
+
+
+def test_accuracy_counts_only_what_was_measured(run):
+    break_measurement(run, 2)
+    rows = sections.accuracy(load_run(run))
+    assert [(row.origin, row.n) for row in rows] == [("front", 7), ("correction", 8)]
+    assert all(row.mape.endswith(" %") for row in rows)
+
+
+def test_one_pair_has_no_tau(run):
+    front = read(run, "front")
+    write(run, "front", front | {"subnets": front["subnets"][:1]})
+    assert sections.accuracy(load_run(run))[0].tau == numbers.MISSING
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5000))
+def test_long_curves_are_thinned_but_keep_their_end(count):
+    steps = [TrainingStep(step=i, loss_largest=1.0) for i in range(count)]
+    shown = training_figure(steps)["step"]
+    assert len(shown) <= 1001
+    assert shown[0] == 0
+    assert shown[-1] == count - 1
+
+
+def _picture(text):
+    return ET.fromstring(text)
+
+
+def test_picture_is_xml_with_every_measured_subnet(run, tmp_path):
+    break_measurement(run, 1)
+    write_front_svg(run, tmp_path / "front.svg")
+    text = (tmp_path / "front.svg").read_text()
+    root = _picture(text)
+    marks = [e for e in root.iter() if e.get("class") == "fs-dot"]
+    assert len(marks) == 7 + 1  # the legend has one
+    assert "prefers-color-scheme:dark" in text
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_picture_of_an_empty_front_says_so(run):
+    write(run, "front", read(run, "front") | {"subnets": []})
+    text = front_svg(load_run(run))
+    _picture(text)
+    assert "No measured subnet" in text
+
+
+def test_picture_escapes_names(tmp_path):
+    run = build_lm_run(tmp_path / "lm", evaluated=30, size=4)
+    poison(run, HOSTILE)
+    root = _picture(front_svg(load_run(run)))
+    assert not [e for e in root.iter() if e.tag.endswith("script")]
