@@ -14,6 +14,8 @@ from search_spaces.blocks import Block, Cost, Workload
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture, Choice, SearchSpace
 
+REMEMBERED_SUBNETS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -107,7 +109,19 @@ class TransformerSpace(SearchSpace):
         super().__init__(choices, active)
 
     def subnet(self, arch: Architecture) -> Subnet:
-        """The widths of an architecture of this space."""
+        """The widths of an architecture of this space; remembered, as training asks each step."""
+        known = self._subnets.get(arch)
+        if known is None:
+            if len(self._subnets) >= REMEMBERED_SUBNETS:
+                self._subnets.clear()
+            known = self._subnets[arch] = self._resolve(arch)
+        return known
+
+    @cached_property
+    def _subnets(self) -> dict[Architecture, Subnet]:
+        return {}
+
+    def _resolve(self, arch: Architecture) -> Subnet:
         dropped = set(self.drop_order[: self.max_depth - _integer(arch["depth"])])
         layers = []
         for index in range(self.max_depth):

@@ -170,10 +170,14 @@ _AGAIN: Final = "restore it from a copy, or delete both files and train again"
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, and put it on stable storage in the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Always the same name: what a killed process left is overwritten, and does not pile up.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors writes files that nobody else may read
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

@@ -389,12 +389,12 @@ class DecoderSupernet(nn.Module):
         subnet = self.space.subnet(arch)
         x, positions = self.stem(tokens, past[0] if past else None, subnet.embed)  # (B, S, E)
         present: list[Tensor] = []
+        attention, ffn = tuple(self.attention), tuple(self.ffn)
         for place, layer in enumerate(subnet.layers):
-            attention, ffn = self.attention[layer.index], self.ffn[layer.index]
             cached = past[2 * place : 2 * place + 2]
-            x, key, value = attention(x, positions, cached, layer.kv_heads, dropout)
+            x, key, value = attention[layer.index](x, positions, cached, layer.kv_heads, dropout)
             present += [key, value]
-            x = ffn(x, layer.ffn, dropout)
+            x = ffn[layer.index](x, layer.ffn, dropout)
         return self.head(x), *present
 
     def outputs(self, arch: Architecture, *inputs: Tensor) -> tuple[Tensor, ...]:

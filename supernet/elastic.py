@@ -6,15 +6,46 @@ is a view, never a copy, and a width is an argument, never state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from supernet.gradients import prefix
+
+Views = dict[Hashable, tuple[Tensor, ...]]
+"""Views of the leading part of a module's parameters, remembered while nothing is trained.
+
+Making a view takes microseconds, and a layer of a small subnet takes not many more.
+"""
+
+
+def recall(views: Views, key: Hashable, parameter: Tensor | None) -> tuple[Tensor, ...] | None:
+    """What `keep` remembered, if gradients are off and it still looks at `parameter`.
+
+    A view holds the memory that it looks at, so equal addresses mean that it is a view of the
+    parameter, whatever was loaded or moved since.
+    """
+    if torch.is_grad_enabled() or parameter is None:
+        return None
+    known = views.get(key)
+    return known if known and known[0].data_ptr() == parameter.data_ptr() else None
+
+
+def keep(views: Views, key: Hashable, *found: Tensor) -> tuple[Tensor, ...]:
+    """Remember views; the first is of the parameter that `recall` is asked about."""
+    if not torch.is_grad_enabled():
+        views[key] = found
+    return found
+
 
 class ElasticLinear(nn.Linear):
     """Linear layer of which any leading part is a layer."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self._views: Views = {}
 
     def forward(self, x: Tensor, out_width: int | None = None) -> Tensor:
         """Apply the part of the layer that fits `x`.
@@ -29,39 +60,54 @@ class ElasticLinear(nn.Linear):
         Raises:
             ValueError: The slice does not fit in the layer.
         """
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
-        in_width = x.shape[-1]
-        if in_width > self.in_features or (out_width or 0) > self.out_features:
+        key = (x.shape[-1], out_width)
+        views = recall(self._views, key, self._parameters["weight"])
+        return F.linear(x, *(views or self._slice(key)))
+
+    def _slice(self, key: tuple[int, int | None]) -> tuple[Tensor, ...]:
+        in_width, out_width = key
+        width = self.out_features if out_width is None else out_width
+        if in_width > self.in_features or not 0 < width <= self.out_features:
             raise ValueError(
-                f"slice {out_width} x {in_width} does not fit in the layer's "
+                f"slice {width} x {in_width} does not fit in the layer's "
                 f"{self.out_features} x {self.in_features}"
             )
-        if out_width is not None and out_width < self.out_features:
-            weight = weight[:out_width]
-            bias = None if bias is None else bias[:out_width]
-        if in_width < self.in_features:
-            weight = weight[:, :in_width]
-        return F.linear(x, weight, bias)
+        weight = prefix(self.weight, width, in_width)
+        if self.bias is None:
+            return keep(self._views, key, weight)
+        return keep(self._views, key, weight, prefix(self.bias, width))
 
 
 class ElasticLayerNorm(nn.LayerNorm):
     """Layer normalisation over as many features as the input has."""
 
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self._views: Views = {}
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, shape `(*batch, width)` with `width` at most the layer's."""
         width = x.shape[-1]
-        if width == self.normalized_shape[0]:
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return F.layer_norm(x, (width,), self.weight[:width], self.bias[:width], self.eps)
+        weight, bias = recall(self._views, width, self._parameters["weight"]) or keep(
+            self._views, width, prefix(self.weight, width), prefix(self.bias, width)
+        )
+        return F.layer_norm(x, (width,), weight, bias, self.eps)
 
 
 class ElasticRMSNorm(nn.RMSNorm):
     """Root-mean-square normalisation (arXiv:1910.07467) over as many features as the input has."""
 
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+        self._views: Views = {}
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, shape `(*batch, width)` with `width` at most the layer's."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight[: x.shape[-1]], self.eps)
+        width = x.shape[-1]
+        (weight,) = recall(self._views, width, self._parameters["weight"]) or keep(
+            self._views, width, prefix(self.weight, width)
+        )
+        return F.rms_norm(x, (width,), weight, self.eps)
 
 
 class ElasticEmbedding(nn.Embedding):
@@ -69,16 +115,26 @@ class ElasticEmbedding(nn.Embedding):
 
     def forward(self, tokens: Tensor, width: int) -> Tensor:  # type: ignore[override]
         """Look up `tokens`, shape `(*batch,)`, giving shape `(*batch, width)`."""
-        return F.embedding(tokens, self.weight[:, :width])
+        return F.embedding(tokens, prefix(self.weight, self.num_embeddings, width))
 
 
 class ElasticPatchEmbedding(nn.Conv2d):
     """Patch embedding of which any leading output channels are an embedding."""
 
+    def __init__(self, channels: int, embed: int, patch_size: int) -> None:
+        super().__init__(channels, embed, patch_size, patch_size)
+        self._views: Views = {}
+
     def forward(self, images: Tensor, width: int) -> Tensor:  # type: ignore[override]
         """Embed patches of `images`, shape `(B, C, H, W)`, giving `(B, width, H/p, W/p)`."""
         assert self.bias is not None
-        return F.conv2d(images, self.weight[:width], self.bias[:width], self.stride)
+        weight, bias = recall(self._views, width, self._parameters["weight"]) or keep(
+            self._views,
+            width,
+            prefix(self.weight, width, *self.weight.shape[1:]),
+            prefix(self.bias, width),
+        )
+        return F.conv2d(images, weight, bias, self.stride)
 
 
 @torch.no_grad()

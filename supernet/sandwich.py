@@ -11,12 +11,13 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_spaces.errors import UserError
 from search_spaces.sampling import sample_by_cost
 from search_spaces.space import Architecture, SearchSpace
 from supernet.distillation import DistillationLoss, kl_divergence
+from supernet.gradients import SharedGradients
 
 
 class ElasticForward(Protocol):
@@ -72,7 +73,7 @@ def sandwich(
 
 def sandwich_step(
     forward: ElasticForward,
-    parameters: Sequence[nn.Parameter],
+    gradients: SharedGradients,
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,
     targets: Tensor,
@@ -93,8 +94,8 @@ def sandwich_step(
 
     Args:
         forward: The supernet, or a compiled form of it.
-        parameters: What is clipped: all that `optimizer` updates.
-        optimizer: Takes one step; the gradients are cleared first.
+        gradients: Of all parameters of the supernet; cleared first.
+        optimizer: Takes one step.
         inputs: One batch, on the device of the parameters.
         targets: Classes, shape `(*batch,)`, int64.
         architectures: The largest first.
@@ -111,11 +112,11 @@ def sandwich_step(
         NonFiniteError: A loss or the gradient is infinite or not a number. The optimizer has then
             not been called.
     """
-    optimizer.zero_grad(set_to_none=True)
+    gradients.clear()
     teacher: Tensor | None = None
     losses = []
     for arch in architectures:
-        with autocast():
+        with autocast(), gradients.collect():
             if teacher is None:
                 logits = forward(inputs, arch, dropout=dropout)  # (*batch, classes)
                 teacher = logits.detach()
@@ -128,16 +129,13 @@ def sandwich_step(
                 loss = distillation(forward(inputs, arch), teacher)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-    norm = torch.nn.utils.get_total_norm(
-        [p.grad for p in parameters if p.grad is not None], foreach=True
-    )
     # One transfer for all numbers: on a GPU every single one would wait for the device.
-    *values, gradient_norm = torch.stack([*losses, norm]).tolist()
-    _check_finite(values, gradient_norm, architectures)
-    if clip_norm is not None and gradient_norm > clip_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm, foreach=True)
+    *values, norm = torch.stack([*losses, gradients.norm()]).tolist()
+    _check_finite(values, norm, architectures)
+    if clip_norm is not None and norm > clip_norm:
+        gradients.buffer.mul_(clip_norm / norm)
     optimizer.step()
-    return StepResult(losses=tuple(values), gradient_norm=gradient_norm)
+    return StepResult(losses=tuple(values), gradient_norm=norm)
 
 
 def _check_finite(

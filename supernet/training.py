@@ -22,6 +22,7 @@ from search_spaces.errors import UserError
 from search_spaces.space import Architecture, SearchSpace
 from supernet.checkpoint import load_training, load_weights, named_tensors, save_training
 from supernet.distillation import LOSSES
+from supernet.gradients import SharedGradients
 from supernet.optimizer import WeightAverage, build_adamw
 from supernet.precision import autocast_context, resolve_precision
 from supernet.sandwich import ElasticForward, NonFiniteError, StepResult, sandwich, sandwich_step
@@ -138,6 +139,7 @@ class Trainer:
         self.forward: ElasticForward = _compiled(model) if compile else model
         self.autocast = autocast_context(self.precision, self.device)
         self.parameters = list(model.parameters())
+        self.gradients = SharedGradients(self.parameters)
         self.optimizer = build_adamw(model, learning_rate=learning_rate, weight_decay=weight_decay)
         self.average = None if ema is None else WeightAverage(self.parameters, ema)
         self.identity: dict[str, Any] = {
@@ -209,7 +211,7 @@ class Trainer:
         try:
             result = sandwich_step(
                 self.forward,
-                self.parameters,
+                self.gradients,
                 self.optimizer,
                 inputs,
                 targets,

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from supernet.checkpoint import (
     save_training,
 )
 from supernet.families import build_supernet
+from supernet.training import Trainer
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -61,6 +63,8 @@ def test_a_supernet_comes_back_as_it_was(path: Path) -> None:
         "supernet.json",
         "supernet.safetensors",
     ]
+    modes = {file.stat().st_mode for file in path.parent.iterdir()}
+    assert len(modes) == 1
 
 
 def test_the_hash_is_of_names_dtypes_shapes_bytes_and_space() -> None:
@@ -176,8 +180,7 @@ def test_a_full_disk_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    target = checkpoint if failing == "save_file" else checkpoint.os
-    monkeypatch.setattr(target, failing, full)
+    monkeypatch.setattr(checkpoint if failing == "save_file" else os, failing, full)
     with pytest.raises(UserError, match=r"cannot write .*No space left.*free space") as error:
         save_supernet(path, tiny_model(seed=1), {})
     assert "\n" not in str(error.value)
@@ -214,7 +217,7 @@ def test_training_state_keeps_dtypes_and_scalars(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["vit", "decoder"])
 def test_released_files_still_open(family: str) -> None:
-    """Written by version 0.1.0 with `write_assets` below; never written again."""
+    """Written by version 0.1.0 with `write_assets` below; a released file is never rewritten."""
     path = ASSETS / f"supernet-{family}-v1.safetensors"
     tensors, info = load_supernet(path)
     model = build_supernet(space_from_json(info["space"]))
@@ -227,11 +230,26 @@ def test_released_files_still_open(family: str) -> None:
     )
 
 
-def test_a_released_training_checkpoint_still_opens() -> None:
-    tensors, info = load_training(ASSETS / "training-v1.safetensors")
-    assert info["step"] == 3
-    assert tensors["model.head.linear.bias"].shape == (3,)
-    assert tensors["rng.cpu"].dtype == torch.uint8
+def asset_trainer(path: Path) -> Trainer:
+    """A whole training of three steps, with every optional part of a checkpoint."""
+    return Trainer(
+        tiny_model(),
+        lambda step: (torch.ones(2, 1, 4, 4) * step, torch.tensor([0, 1])),
+        steps=3,
+        ema=0.9,
+        precision="fp32",
+        checkpoint_path=path,
+    )
+
+
+def test_a_released_training_checkpoint_still_opens(tmp_path: Path) -> None:
+    path = tmp_path / "training.safetensors"
+    path.write_bytes((ASSETS / "training-v1.safetensors").read_bytes())
+    trainer = asset_trainer(path)
+    tensors, info = load_training(path)
+    assert trainer.run().seconds == info["elapsed_s"]
+    for index, parameter in enumerate(trainer.parameters):
+        assert torch.equal(parameter, tensors[f"ema.{index}"])
 
 
 def write_assets() -> None:
@@ -256,8 +274,8 @@ def write_assets() -> None:
             logits = model(inputs, space.largest).flatten().tolist()
         path = ASSETS / f"supernet-{space.family}-v1.safetensors"
         save_supernet(path, model, {"logits_of_largest": logits})
-    save_training(
-        ASSETS / "training-v1.safetensors",
-        {f"model.{name}": value for name, value in named_tensors(tiny_model()).items()},
-        {"step": 3},
-    )
+    asset_trainer(ASSETS / "training-v1.safetensors").run()
+
+
+if __name__ == "__main__":
+    write_assets()

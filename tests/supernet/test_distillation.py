@@ -51,7 +51,7 @@ def test_adaptive_alpha_equals_the_slow_reference(scale: float) -> None:
     student, teacher = scale * rng.normal(size=(2, 64, 7))
     logits = torch.tensor(student, dtype=torch.float32, requires_grad=True)
     loss = adaptive_alpha_divergence(logits, torch.tensor(teacher, dtype=torch.float32))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     value, gradient = slow_adaptive(student, teacher)
     assert loss.item() == pytest.approx(value, rel=2e-5)
     torch.testing.assert_close(logits.grad, gradient, rtol=1e-4, atol=1e-6)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from search_spaces import Architecture, DecoderSpace, UserError, VisionTransformerSpace
 from supernet.checkpoint import load_training
 from supernet.distillation import kl_divergence
-from supernet.families import build_supernet
+from supernet.families import Supernet, build_supernet
+from supernet.gradients import SharedGradients
 from supernet.optimizer import WeightAverage, build_adamw
 from supernet.precision import resolve_precision
 from supernet.sandwich import NonFiniteError, sandwich, sandwich_step
@@ -50,7 +51,7 @@ def tiny_space(**changes: Any) -> VisionTransformerSpace:
     return VisionTransformerSpace(**{**values, **changes})
 
 
-def tiny_model(seed: int = 0, **changes: Any) -> nn.Module:
+def tiny_model(seed: int = 0, **changes: Any) -> Supernet:
     torch.manual_seed(seed)
     return build_supernet(tiny_space(**changes))
 
@@ -138,8 +139,8 @@ def test_the_sandwich_can_be_uniform_over_size() -> None:
         ]
         return float(np.mean(np.array(sizes) > space.cost(space.largest).parameters / 2))
 
-    assert spread(None) < 0.35
-    assert 0.35 < spread(lambda arch: space.cost(arch).parameters) < 0.65
+    assert spread(None) < 0.2
+    assert 0.25 < spread(lambda arch: space.cost(arch).parameters) < 0.65
 
 
 def test_a_step_adds_up_the_gradients_of_its_subnets() -> None:
@@ -152,7 +153,13 @@ def test_a_step_adds_up_the_gradients_of_its_subnets() -> None:
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     before = [p.detach().clone() for p in parameters]
     result = sandwich_step(
-        model, parameters, optimizer, inputs, targets, architectures, clip_norm=None
+        model,
+        SharedGradients(parameters),
+        optimizer,
+        inputs,
+        targets,
+        architectures,
+        clip_norm=None,
     )
 
     teacher = reference(inputs, space.largest)
@@ -162,7 +169,7 @@ def test_a_step_adds_up_the_gradients_of_its_subnets() -> None:
         student = kl_divergence(reference(inputs, arch), teacher)
         expected.append(student.item())
         loss = loss + student
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert result.losses == pytest.approx(expected, rel=1e-5)
     for old, new, plain in zip(before, parameters, reference.parameters(), strict=True):
         assert plain.grad is not None
@@ -175,7 +182,9 @@ def test_clipping_bounds_the_whole_gradient() -> None:
     before = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     architectures = sandwich(model.space, seed=0, step=0)
-    result = sandwich_step(model, parameters, optimizer, *batch(0), architectures, clip_norm=0.01)
+    result = sandwich_step(
+        model, SharedGradients(parameters), optimizer, *batch(0), architectures, clip_norm=0.01
+    )
     moved = math.sqrt(
         sum((a - b).square().sum().item() for a, b in zip(before, parameters, strict=True))
     )
@@ -195,7 +204,9 @@ def test_only_the_largest_has_dropout_and_labels() -> None:
     parameters = list(model.parameters())
     optimizer = torch.optim.SGD(parameters, lr=0.0)
     architectures = sandwich(model.space, seed=0, step=0)
-    sandwich_step(forward, parameters, optimizer, *batch(0), architectures, dropout=0.3)
+    sandwich_step(
+        forward, SharedGradients(parameters), optimizer, *batch(0), architectures, dropout=0.3
+    )
     assert seen == [(arch, 0.3 if index == 0 else 0.0) for index, arch in enumerate(architectures)]
 
 
@@ -218,7 +229,7 @@ def test_a_step_of_a_language_model_flattens_the_tokens() -> None:
     optimizer = build_adamw(model, learning_rate=1e-3, weight_decay=0.1)
     architectures = sandwich(model.space, seed=0, step=0)
     result = sandwich_step(
-        model, parameters, optimizer, tokens[:, :-1], tokens[:, 1:], architectures
+        model, SharedGradients(parameters), optimizer, tokens[:, :-1], tokens[:, 1:], architectures
     )
     assert result.losses[0] == pytest.approx(math.log(7), rel=0.3)
 
@@ -418,17 +429,19 @@ def test_a_subnet_and_a_gradient_that_are_not_finite_are_named() -> None:
     optimizer = torch.optim.SGD(parameters, lr=1.0)
 
     def bad_smallest(inputs: Tensor, arch: Architecture, dropout: float = 0.0) -> Tensor:
-        logits: Tensor = model(inputs, arch)
-        return logits * (math.inf if arch == space.smallest else 1.0)
+        logits: Tensor = model(inputs, arch) * (math.inf if arch == space.smallest else 1.0)
+        return logits
 
     architectures = sandwich(space, seed=0, step=0)
     with pytest.raises(NonFiniteError, match=r"the smallest subnet .* is nan"):
-        sandwich_step(bad_smallest, parameters, optimizer, *batch(0), architectures)
+        sandwich_step(
+            bad_smallest, SharedGradients(parameters), optimizer, *batch(0), architectures
+        )
 
-    parameters[0].register_hook(lambda gradient: gradient * math.inf)
+    parameters[0].register_hook(lambda g: g * math.inf)  # type: ignore[no-untyped-call]
     before = [p.detach().clone() for p in parameters]
     with pytest.raises(NonFiniteError, match="norm of the gradient is"):
-        sandwich_step(model, parameters, optimizer, *batch(0), architectures)
+        sandwich_step(model, SharedGradients(parameters), optimizer, *batch(0), architectures)
     assert all(torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
 
 

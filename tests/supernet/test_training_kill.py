@@ -28,11 +28,11 @@ def batch(step):
     return images, torch.randint(3, (4,), generator=generator)
 
 
-def train(path, result):
+def train(path, result, steps=25):
     torch.manual_seed(0)
     model = build_supernet(space)
     Trainer(
-        model, batch, steps=40, warmup_steps=4, learning_rate=1e-2, ema=0.9, precision="fp32",
+        model, batch, steps=steps, warmup_steps=4, learning_rate=1e-2, ema=0.9, precision="fp32",
         checkpoint_path=path, checkpoint_every_s=0.01,
     ).run()
     result.write_text(content_hash(named_tensors(model), {}))
@@ -47,6 +47,8 @@ def child(path, result):
 
 
 folder = Path(sys.argv[1])
+# The first training in a process imports for seconds; here, not in each child.
+train(folder / "first.safetensors", folder / "first", steps=5)
 alone = folder / "alone"
 os.waitpid(child(folder / "alone.safetensors", alone), 0)
 path, result = folder / "killed.safetensors", folder / "killed"
@@ -55,7 +57,7 @@ kills, resumed_at = 0, set()
 deadline = time.monotonic() + 60
 while not result.exists() and time.monotonic() < deadline:
     pid = child(path, result)
-    time.sleep(rng.uniform(0.02, 0.3))
+    time.sleep(rng.uniform(0.0, 0.25 + 0.02 * kills))  # a slow machine gets on, too
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status) and not result.exists():
@@ -82,4 +84,4 @@ def test_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -> None:
     assert alone == killed
     assert int(kills) >= 2
     assert int(resumed_at) >= 1
-    assert int(left) <= 1, "temporary files of killed processes pile up"
+    assert int(left) <= 1  # what a killed process left is used again, and does not pile up

@@ -1,0 +1,1 @@
+"""Benchmarks: each measures a figure that the documentation quotes."""
