@@ -221,7 +221,15 @@ class SearchSpace:
         """
         genes = np.zeros(self.dimensions, dtype=np.int64)
         for name, value in arch.items():
-            genes[self._column(name)] = self._choice_index(name, value)
+            index = self._choice_index(name, value)
+            choice = self.choices[name][index]
+            if type(choice) is not type(value):
+                # 1.0 finds the choice 1, but an architecture that holds it is not equal to ours.
+                raise UserError(
+                    f"{name} {value!r} is {choice!r} in this space; build the architecture with "
+                    "SearchSpace.architecture"
+                )
+            genes[self._position[name]] = index
         mask = self.active_mask(genes)
         for column, name in enumerate(self.names):
             if mask[column] != (name in arch):
@@ -230,8 +238,11 @@ class SearchSpace:
         return genes
 
     def _choice_index(self, name: str, value: Choice) -> int:
+        if name not in self._position:
+            raise UserError(f"{name!r} is no gene; the genes are {self.names}")
         index = self._index[self._position[name]]
-        if value not in index:
+        # What comes from a file may be anything, a list too.
+        if not isinstance(value, Choice) or value not in index:
             raise UserError(f"{name} {value!r} is not one of {self.choices[name]}")
         return index[value]
 
@@ -243,7 +254,8 @@ class SearchSpace:
         """
         genes = np.zeros(self.dimensions, dtype=np.int64)
         for name, value in values.items():
-            genes[self._column(name)] = self._choice_index(name, _plain(value))
+            index = self._choice_index(name, _plain(value))
+            genes[self._position[name]] = index
         arch = self.decode(genes)
         for name in arch:
             if name not in values:

@@ -14,15 +14,25 @@ from torch.nn import functional as F
 
 from supernet.gradients import prefix
 
-Views = dict[Hashable, tuple[Tensor, ...]]
-"""Views of the leading part of a module's parameters, remembered while nothing is trained.
 
-Making a view takes microseconds, and a layer of a small subnet takes not many more.
-"""
+class Views(dict[Hashable, tuple[int, int, tuple[Tensor, ...]]]):
+    """Views of the leading part of a module's parameters, remembered while nothing is trained.
+
+    Making a view takes microseconds, and a layer of a small subnet takes not many more. By key: the
+    addresses of the first two, and the views. A copy of a module remembers nothing of another's.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Views:
+        return Views()
+
+    def __reduce__(self) -> tuple[type[Views], tuple[()]]:
+        return Views, ()
 
 
-def recall(views: Views, key: Hashable, parameter: Tensor | None) -> tuple[Tensor, ...] | None:
-    """What `keep` remembered, if gradients are off and it still looks at `parameter`.
+def recall(
+    views: Views, key: Hashable, parameter: Tensor | None, second: Tensor | None = None
+) -> tuple[Tensor, ...] | None:
+    """What `keep` remembered, if gradients are off and it still looks at these parameters.
 
     A view holds the memory that it looks at, so equal addresses mean that it is a view of the
     parameter, whatever was loaded or moved since.
@@ -30,13 +40,21 @@ def recall(views: Views, key: Hashable, parameter: Tensor | None) -> tuple[Tenso
     if torch.is_grad_enabled() or parameter is None:
         return None
     known = views.get(key)
-    return known if known and known[0].data_ptr() == parameter.data_ptr() else None
+    if known is None:
+        return None
+    address, second_address, found = known
+    if parameter.data_ptr() != address:
+        return None
+    if second is not None and second.data_ptr() != second_address:
+        return None
+    return found
 
 
 def keep(views: Views, key: Hashable, *found: Tensor) -> tuple[Tensor, ...]:
-    """Remember views; the first is of the parameter that `recall` is asked about."""
+    """Remember views; the first two are of the parameters that `recall` is asked about."""
     if not torch.is_grad_enabled():
-        views[key] = found
+        second = found[1].data_ptr() if len(found) > 1 else 0
+        views[key] = (found[0].data_ptr(), second, found)
     return found
 
 
@@ -45,7 +63,7 @@ class ElasticLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
-        self._views: Views = {}
+        self._views = Views()
 
     def forward(self, x: Tensor, out_width: int | None = None) -> Tensor:
         """Apply the part of the layer that fits `x`.
@@ -61,7 +79,8 @@ class ElasticLinear(nn.Linear):
             ValueError: The slice does not fit in the layer.
         """
         key = (x.shape[-1], out_width)
-        views = recall(self._views, key, self._parameters["weight"])
+        own = self._parameters
+        views = recall(self._views, key, own["weight"], own["bias"])
         return F.linear(x, *(views or self._slice(key)))
 
     def _slice(self, key: tuple[int, int | None]) -> tuple[Tensor, ...]:
@@ -83,12 +102,13 @@ class ElasticLayerNorm(nn.LayerNorm):
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
-        self._views: Views = {}
+        self._views = Views()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, shape `(*batch, width)` with `width` at most the layer's."""
         width = x.shape[-1]
-        weight, bias = recall(self._views, width, self._parameters["weight"]) or keep(
+        own = self._parameters
+        weight, bias = recall(self._views, width, own["weight"], own["bias"]) or keep(
             self._views, width, prefix(self.weight, width), prefix(self.bias, width)
         )
         return F.layer_norm(x, (width,), weight, bias, self.eps)
@@ -99,7 +119,7 @@ class ElasticRMSNorm(nn.RMSNorm):
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps=eps)
-        self._views: Views = {}
+        self._views = Views()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, shape `(*batch, width)` with `width` at most the layer's."""
@@ -123,12 +143,13 @@ class ElasticPatchEmbedding(nn.Conv2d):
 
     def __init__(self, channels: int, embed: int, patch_size: int) -> None:
         super().__init__(channels, embed, patch_size, patch_size)
-        self._views: Views = {}
+        self._views = Views()
 
     def forward(self, images: Tensor, width: int) -> Tensor:  # type: ignore[override]
         """Embed patches of `images`, shape `(B, C, H, W)`, giving `(B, width, H/p, W/p)`."""
         assert self.bias is not None
-        weight, bias = recall(self._views, width, self._parameters["weight"]) or keep(
+        own = self._parameters
+        weight, bias = recall(self._views, width, own["weight"], own["bias"]) or keep(
             self._views,
             width,
             prefix(self.weight, width, *self.weight.shape[1:]),

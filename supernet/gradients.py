@@ -32,8 +32,9 @@ def prefix(parameter: Tensor, *sizes: int) -> Tensor:
     sizes = (*sizes, *parameter.shape[len(sizes) :])
     if parameter.shape == sizes:
         return parameter
-    collecting = _collecting.get()
-    if collecting is None or torch.compiler.is_compiling():
+    # Asked first: a compiler cannot look into a context variable, and would break its graph here.
+    collecting = None if torch.compiler.is_compiling() else _collecting.get()
+    if collecting is None:
         for dimension, size in enumerate(sizes):
             if size != parameter.shape[dimension]:
                 parameter = parameter.narrow(dimension, 0, size)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture, SearchSpace
 from supernet.checkpoint import load_training, load_weights, named_tensors, save_training
+from supernet.compilation import CompiledEnds
 from supernet.distillation import LOSSES
 from supernet.gradients import SharedGradients
 from supernet.optimizer import WeightAverage, build_adamw
@@ -63,7 +64,8 @@ class Trainer:
         random_cost: Draw these uniformly over this cost; None is uniform over genes.
         ema: Decay of the running average of the weights, which the model ends with; None is off.
         precision: `auto`, `fp32` or `bf16`.
-        compile: Compile the blocks (`model.compile_regions()` where it has it, else the model).
+        compile: Compile the largest and the smallest subnet (`supernet.compilation`): a minute or
+            more at every start. Off unless measured to pay: in fp32 on a CPU it did not.
         seed: Of subnets and dropout.
         device: Where to train.
         checkpoint_path: File to resume from and to write to; None keeps nothing.
@@ -136,7 +138,7 @@ class Trainer:
         self.checkpoint_every_s = checkpoint_every_s
         self.log_every = log_every
         self.on_log = on_log
-        self.forward: ElasticForward = _compiled(model) if compile else model
+        self.forward: ElasticForward = CompiledEnds(model, self.space) if compile else model
         self.autocast = autocast_context(self.precision, self.device)
         self.parameters = list(model.parameters())
         self.gradients = SharedGradients(self.parameters)
@@ -333,14 +335,6 @@ class _Window:
 def _dropout_seed(seed: int, step: int) -> int:
     """Another stream than that of the subnets, which is seeded with (seed, step)."""
     return int(np.random.SeedSequence((seed, step), spawn_key=(1,)).generate_state(1, np.uint64)[0])
-
-
-def _compiled(model: nn.Module) -> ElasticForward:
-    compile_regions = getattr(model, "compile_regions", None)
-    if compile_regions is None:
-        return cast(ElasticForward, torch.compile(model))
-    compile_regions()
-    return model
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

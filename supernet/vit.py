@@ -213,7 +213,7 @@ class ElasticStem(nn.Module):
         self, *, channels: int, patch_size: int, tokens: int, pooling: str, embed: int
     ) -> None:
         super().__init__()
-        self._views: Views = {}
+        self._views = Views()
         self.patches = ElasticPatchEmbedding(channels, embed, patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed)) if pooling == "cls" else None
         self.positions = nn.Parameter(torch.randn(1, tokens, embed) * POSITION_STD)
@@ -221,7 +221,7 @@ class ElasticStem(nn.Module):
     def forward(self, images: Tensor, embed: int) -> Tensor:
         """`(B, C, H, W)` to `(B, T, E)`, with the first `embed` features."""
         x: Tensor = self.patches(images, embed).flatten(2).transpose(1, 2)
-        views = recall(self._views, embed, self.positions) or self._slice(embed)
+        views = recall(self._views, embed, self.positions, self.class_token) or self._slice(embed)
         if len(views) > 1:
             x = torch.cat([views[1].expand(x.shape[0], -1, -1), x], dim=1)
         return x + views[0]

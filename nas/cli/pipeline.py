@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nas.atomic import read_json
 from nas.run import Run
 from nas.run_directory import short
-from nas.stages.front import export_best, export_front
+from nas.stages.front import export_best
+from nas.stages.front import export_front as export_and_measure
 from nas.stages.measure import measure_device as measure
 from nas.stages.search import search_front as search
 from nas.stages.supernet import open_supernet, train
@@ -28,13 +30,59 @@ def report(run: Run) -> dict[str, Any]:
     return {"report": short(directory.report), "csv": short(directory.front_csv)}
 
 
+def export_front(run: Run) -> dict[str, Any]:
+    """Export the front and measure it."""
+    summary = export_and_measure(run)
+    print_front(run)
+    return summary
+
+
+def print_front(run: Run) -> None:
+    """Show the front as a table: quality on the test split, latency as measured."""
+    from rich.table import Table
+
+    front = read_json(run.directory.front)
+    if not front["subnets"]:
+        return
+    first = front["subnets"][0]
+    metric = first["quality"]["metric"]
+    table = Table(title=f"{front['name']} on {front['device']['name']}, {front['mode']} timing")
+    table.add_column("subnet")
+    table.add_column(f"test {metric}", justify="right", no_wrap=True)
+    for workload in first["workloads"]:
+        name = "" if workload == "latency" else f"{workload} "
+        table.add_column(f"{name}predicted ms", justify="right")
+        table.add_column(f"{name}measured ms", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("weights", justify="right", no_wrap=True)
+    for subnet in front["subnets"]:
+        quality = subnet["quality"]
+        cells = [subnet["name"], f"{quality['test']:.4f} ±{quality['test_se']:.4f}"]
+        for workload in subnet["workloads"].values():
+            cells += [f"{workload['predicted_ms']:.4f}", _measured(workload["measured_ms"])]
+        cells += [f"{subnet['macs'] / 1e6:.2f} M", f"{subnet['size_bytes'] / 1e6:.2f} MB"]
+        table.add_row(*cells)
+    run.console.print(table)
+
+
+def _measured(measured: dict[str, Any]) -> str:
+    """A measured latency with its interval; a `~` where the interval is wider than it should be."""
+    if measured["median"] is None:
+        return str(measured["status"])
+    sign = "" if measured["status"] == "ok" else "~"
+    low, high = measured["low"], measured["high"]
+    half = "" if low is None else f" ±{(high - low) / 2:.4f}"
+    return f"{sign}{measured['median']:.4f}{half}"
+
+
 def run_all(run: Run) -> dict[str, Any]:
     """Train, measure, search, export and report."""
     trained = train(run)
     supernet = open_supernet(run)
     measured = measure(run, supernet.space)
     searched = search(run, supernet)
-    exported = export_front(run, supernet)
+    exported = export_and_measure(run, supernet)
+    print_front(run)
     return {
         "supernet": trained,
         "table": measured,

@@ -179,6 +179,9 @@ class TrainingConfig(Section):
     random_subnets: Whole = Field(
         default=2, description="Random subnets a step, beside the two extremes."
     )
+    sampling: Literal["genes", "size"] = Field(
+        "genes", description="Random subnets are uniform over genes, or over size."
+    )
     ema: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = Field(
         default=None,
         description="Decay of an average of the weights that is kept instead; null for none.",

@@ -83,19 +83,8 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     Leaves `table.json`. Needs no trained weights.
     """
     lab = DeviceLab(run, space or build_space(run.config))
-    blocks = len(lab.space.all_blocks()) * len(lab.workloads)
-    with progress(run.console, f"Measuring {blocks} blocks on {run.device}", 1) as update:
-        table = measure_table(
-            lab.space,
-            lab.workloads,
-            backend=lab.backend,
-            timing=lab.timing,
-            store=lab.store,
-            library=lab.library,
-            folder=lab.folder / "chains",
-            progress=lambda done, total, line: update(done / total, f"{done}/{total}: {line}"),
-        )
-    corrections, whole = _correct(lab, table)
+    table = measure_blocks(lab)
+    corrections, whole = correct(lab, table)
     write_json(
         run.directory.table,
         {
@@ -113,10 +102,30 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     return {"rows": len(table.rows), "unstable_rows": unstable, "mode": lab.timing.mode}
 
 
-def _correct(
+def measure_blocks(lab: DeviceLab) -> LatencyTable:
+    """Measure every block under every workload; what the store holds is not measured again."""
+    blocks = len(lab.space.all_blocks()) * len(lab.workloads)
+    with progress(lab.run.console, f"Measuring {blocks} blocks on {lab.run.device}", 1) as update:
+        return measure_table(
+            lab.space,
+            lab.workloads,
+            backend=lab.backend,
+            timing=lab.timing,
+            store=lab.store,
+            library=lab.library,
+            folder=lab.folder / "chains",
+            progress=lambda done, total, line: update(done / total, f"{done}/{total}: {line}"),
+        )
+
+
+def correct(
     lab: DeviceLab, table: LatencyTable
 ) -> tuple[dict[str, Correction], list[dict[str, Any]]]:
-    """Measure whole subnets spread over size, and fit the factors of the table's terms."""
+    """Measure whole subnets spread over size, and fit the factors of the table's terms.
+
+    Returns:
+        Corrections by workload, and the subnets as they stand in `table.json`.
+    """
     corrections, whole = {}, []
     for name, workload in lab.workloads.items():
         predictor = TablePredictor(lab.space, table, name)
@@ -157,7 +166,7 @@ def random_subnets(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         supernet = build_supernet(lab.space)
-    artifacts: dict[str, list[Artifact]] = {}
+    artifacts: dict[str, list[Artifact]] = {name: [] for name in workloads}
     for name, workload in workloads.items():
         for arch in architectures:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
@@ -169,7 +178,7 @@ def random_subnets(
                 artifact = export_network(
                     network, feeds, path, library=lab.library, provenance=facts
                 )
-            artifacts.setdefault(name, []).append(artifact)
+            artifacts[name].append(artifact)
     return artifacts
 
 

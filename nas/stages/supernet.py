@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,7 @@ def train(run: Run) -> dict[str, Any]:
             dropout=settings.dropout,
             distillation=settings.distillation,
             random_subnets=settings.random_subnets,
+            random_cost=_parameters(model.space) if settings.sampling == "size" else None,
             ema=settings.ema,
             precision=settings.precision,
             compile=settings.compile,
@@ -160,6 +161,10 @@ def train(run: Run) -> dict[str, Any]:
     run.store.add(digest, "validation", known)
     directory.checkpoint.unlink(missing_ok=True)
     return _summary({**info, "hash": digest}, trained=True)
+
+
+def _parameters(space: TransformerSpace) -> Callable[[Architecture], float]:
+    return lambda arch: space.cost(arch).parameters
 
 
 def open_supernet(run: Run) -> TrainedSupernet:

@@ -1,0 +1,380 @@
+"""`nas run`, killed with SIGKILL at random moments and started again, against one left alone.
+
+First one run is left alone; it takes T seconds. Then, in a fresh directory each, a run is killed
+at a moment drawn evenly between 0.05 T and 0.95 T (every fourth one is killed once more after that)
+and started again until it ends. What must hold:
+
+- The supernet has the hash of the run that was left alone.
+- Whatever was finished when it was killed is there afterwards as it was: sessions, evaluations,
+  files. No evaluation and no session is there twice, and a stage that was finished does nothing.
+- Same front, bit for bit. Latencies differ from one measurement to the next, so the run to compare
+  with is a twin: a fresh directory that has the measurements of the killed run (its database without
+  evaluations, and the exported graphs) and nothing else, where `nas run` is left alone. It trains,
+  searches and exports by itself, must measure nothing, and must give `search.json`, `front.json`,
+  `table.json`, the latency table, and every exported file byte for byte.
+
+The exit code is 1 if one of these fails; the directories of a failure are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import FOLDER, table, write_results
+
+CONFIG = """\
+name: kill
+seed: 0
+output: {output}
+device: cpu-1t
+task: {{kind: image-classification, data: digits, batch_size: 32}}
+space: {{patch_size: 4, head_dim: 8, embed: [16, 32], depth: {depth}, heads: {heads}, ffn: {ffn}}}
+training: {{steps: {steps}, warmup_steps: 2, threads: 1, checkpoint_every_s: 0.5, log_every: 10}}
+latency: {{mode: quick, correction_subnets: {correction}}}
+search: {{budget: {budget}, population: 10, front_size: {front}}}
+"""
+SIZES = {
+    False: {
+        "depth": [1, 2, 3],
+        "heads": [1, 2],
+        "ffn": [32, 64],
+        "steps": 200,
+        "correction": 3,
+        "budget": 60,
+        "front": 5,
+    },
+    True: {
+        "depth": [1, 2],
+        "heads": [1],
+        "ffn": [32],
+        "steps": 20,
+        "correction": 0,
+        "budget": 4,
+        "front": 2,
+    },
+}
+"""The configuration's numbers; True is the smoke test's."""
+
+SAME_FILES = ("search.json", "front.json", "table.json")
+KILL_AGAIN_EVERY = 4
+LIMIT_S = 1800.0
+"""A run that takes longer hangs."""
+
+
+class Command:
+    """`nas run` in its own process group."""
+
+    def __init__(self, config: Path, output: Path) -> None:
+        with (output.parent / f"{output.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "nas", "run", str(config), f"output={output}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill_after(self, seconds: float) -> bool:
+        """SIGKILL the whole group at that moment; False if it had ended by itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+            return False
+        self._kill()
+        return True
+
+    def finish(self) -> int:
+        """Wait for the end; returns the exit code."""
+        try:
+            return self.process.wait(LIMIT_S)
+        finally:
+            self._kill()
+
+    def _kill(self) -> None:
+        # Reaped or not, nobody else can have this group's number while a member of it is alive.
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a run directory holds that is finished."""
+
+    sessions: dict[str, tuple[Any, ...]]
+    """Every column of a session by its id, and how many samples it has."""
+    chain_sessions: frozenset[str]
+    """Those among them that timed a block of the table."""
+    evaluations: list[tuple[tuple[str, str, str], tuple[Any, ...]]]
+    """(supernet, split, architecture), and (id, metrics, time of its computation)."""
+    files: frozenset[str]
+    supernet: str | None
+    """Hash of the trained supernet."""
+    weights_ns: int | None
+    """When the weights were written."""
+
+    @property
+    def stage(self) -> str:
+        """The stage that was at work, by the files that were there."""
+        for file, stage in (
+            ("config.yaml", "starting"),
+            ("supernet.json", "training"),
+            ("table.json", "measuring"),
+            ("search.json", "searching"),
+            ("front.json", "exporting"),
+            ("report.html", "reporting"),
+        ):
+            if file not in self.files:
+                return stage
+        return "ending"
+
+
+def snapshot(directory: Path) -> Snapshot:
+    """Look at a run directory without touching it."""
+    files = frozenset(path.name for path in directory.glob("*"))
+    sessions: dict[str, tuple[Any, ...]] = {}
+    chain_sessions: set[str] = set()
+    evaluations: list[tuple[tuple[str, str, str], tuple[Any, ...]]] = []
+    with copied_database(directory) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        if "latency_sessions" in tables:
+            samples = dict(
+                connection.execute("SELECT number, count(*) FROM latency_samples GROUP BY number")
+            )
+            for row in connection.execute("SELECT session_id, * FROM latency_sessions"):
+                sessions[row[0]] = (*row[1:], samples.get(row[1], 0))
+            for session_id, provenance in connection.execute(
+                "SELECT session_id, provenance FROM latency_samples JOIN latency_sessions"
+                " USING (number)"
+            ):
+                if "copies" in json.loads(provenance):
+                    chain_sessions.add(session_id)
+        if "evaluations" in tables:
+            evaluations = [
+                ((supernet, split, architecture), tuple(rest))
+                for supernet, split, architecture, *rest in connection.execute(
+                    "SELECT supernet, split, architecture, id, metrics, created FROM evaluations"
+                )
+            ]
+    record = directory / "supernet.json"
+    weights = directory / "supernet.safetensors"
+    return Snapshot(
+        sessions=sessions,
+        chain_sessions=frozenset(chain_sessions),
+        evaluations=evaluations,
+        files=files,
+        supernet=json.loads(record.read_text())["hash"] if record.exists() else None,
+        weights_ns=weights.stat().st_mtime_ns if record.exists() else None,
+    )
+
+
+@contextmanager
+def copied_database(directory: Path) -> Iterator[sqlite3.Connection]:
+    """A copy of the database, with its log: opening the original would tidy it up."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("run.db", "run.db-wal"):
+            if (directory / name).exists():
+                shutil.copy(directory / name, folder)
+        with closing(sqlite3.connect(Path(folder) / "run.db")) as connection:
+            yield connection
+
+
+def progress_checks(before: Snapshot, after: Snapshot) -> dict[str, bool]:
+    """What was finished before a kill is as it was, and was not done again."""
+    new_sessions = set(after.sessions) - set(before.sessions)
+    new_evaluations = len(after.evaluations) - len(before.evaluations)
+    keys = [key for key, _ in after.evaluations]
+    known = dict(after.evaluations)
+    checks = {
+        "sessions are as they were": all(
+            after.sessions.get(name) == row for name, row in before.sessions.items()
+        ),
+        "evaluations are as they were": all(
+            known.get(key) == row for key, row in before.evaluations
+        ),
+        "no evaluation twice": len(keys) == len(set(keys)),
+        "finished files are there": before.files - {"training.safetensors"}
+        <= after.files | {name for name in before.files if name.startswith((".", "run.db-"))},
+    }
+    if before.supernet is not None:
+        checks["not trained again"] = (
+            after.supernet == before.supernet and after.weights_ns == before.weights_ns
+        )
+    if "table.json" in before.files:
+        checks["no block measured again"] = not new_sessions & after.chain_sessions
+    if "search.json" in before.files:
+        checks["search evaluated nothing again"] = not any(
+            split == "validation" for _, split, _ in keys[len(keys) - new_evaluations :]
+        )
+    if "front.json" in before.files:
+        checks["nothing was done again"] = not new_sessions and not new_evaluations
+    return checks
+
+
+def make_twin(killed: Path, twin: Path) -> None:
+    """A fresh run directory with the measurements of another one."""
+    twin.mkdir()
+    shutil.copytree(killed / "graphs", twin / "graphs")
+    with (
+        closing(sqlite3.connect(killed / "run.db")) as source,
+        closing(sqlite3.connect(twin / "run.db")) as target,
+    ):
+        source.backup(target)
+        target.execute("DELETE FROM evaluations")
+        target.commit()
+
+
+def twin_checks(killed: Path, twin: Path, after: Snapshot) -> dict[str, bool]:
+    """The twin gives the same files, and measured nothing."""
+    alone = snapshot(twin)
+    checks = {
+        "the twin measured nothing": set(alone.sessions) == set(after.sessions),
+        "the twin has the supernet": alone.supernet == after.supernet,
+        "the twin evaluated the same": [key for key, _ in sorted(alone.evaluations)]
+        == [key for key, _ in sorted(after.evaluations)],
+    }
+    for name in SAME_FILES:
+        checks[f"same {name}"] = (killed / name).read_bytes() == (twin / name).read_bytes()
+    exports = sorted(path.name for path in (killed / "exports").iterdir())
+    checks["same exports"] = exports == sorted(
+        path.name for path in (twin / "exports").iterdir()
+    ) and all(
+        (killed / "exports" / name).read_bytes() == (twin / "exports" / name).read_bytes()
+        for name in exports
+    )
+    return checks
+
+
+def one_kill(
+    folder: Path, config: Path, *, moments_s: Sequence[float], alone: Snapshot
+) -> dict[str, Any] | None:
+    """Kill one run at each of the moments, let it end, and check it; None if it was too fast."""
+    killed, twin = folder / "killed", folder / "twin"
+    folder.mkdir(parents=True)
+    before: list[Snapshot] = []
+    stages = []
+    for moment_s in moments_s:
+        if not Command(config, killed).kill_after(moment_s):
+            stages.append("ended before")
+            break
+        before.append(snapshot(killed))
+        stages.append(before[-1].stage)
+    if not before:
+        return None
+    result: dict[str, Any] = {
+        "moments_s": list(moments_s),
+        "stages": stages,
+        "sessions_at_kill": [len(state.sessions) for state in before],
+        "evaluations_at_kill": [len(state.evaluations) for state in before],
+    }
+    checks = {"exit code 0": Command(config, killed).finish() == 0}
+    if checks["exit code 0"]:
+        after = snapshot(killed)
+        checks["same supernet"] = after.supernet == alone.supernet
+        states = [*before, after]
+        for earlier, later in zip(states[:-1], states[1:], strict=True):
+            for name, held in progress_checks(earlier, later).items():
+                checks[name] = checks.get(name, True) and held
+        make_twin(killed, twin)
+        checks["the twin's exit code 0"] = Command(config, twin).finish() == 0
+        if checks["the twin's exit code 0"]:
+            checks |= twin_checks(killed, twin, after)
+    result["checks"] = checks
+    result["failed"] = [name for name, held in checks.items() if not held]
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a row per kill."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--smoke", action="store_true", help="a tiny run with one kill")
+    options = parser.parse_args(argv)
+    name = "kill-smoke" if options.smoke else "kill"
+    kills = 1 if options.smoke else options.kills
+    root = (FOLDER / name).absolute()
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    config = root / "config.yaml"
+    config.write_text(CONFIG.format(output=root / "run", **SIZES[options.smoke]))
+    rng = np.random.default_rng(options.seed)
+
+    started_s = time.monotonic()
+    code = Command(config, root / "alone").finish()
+    alone_s = time.monotonic() - started_s
+    if code:
+        sys.exit(f"the run that was left alone ended with exit code {code}; see {root}/alone.log")
+    alone = snapshot(root / "alone")
+    print(f"left alone: {alone_s:.1f} s, {len(alone.sessions)} sessions, ", end="")
+    print(f"{len(alone.evaluations)} evaluations", flush=True)
+
+    results: list[dict[str, Any]] = []
+    too_fast = 0
+    while len(results) < kills and too_fast <= kills:
+        index = len(results)
+        times = 2 if index % KILL_AGAIN_EVERY == KILL_AGAIN_EVERY - 1 else 1
+        moments_s = [float(m) for m in rng.uniform(0.05 * alone_s, 0.95 * alone_s, times)]
+        folder = root / f"{index:02d}"
+        result = one_kill(folder, config, moments_s=moments_s, alone=alone)
+        if result is None:
+            too_fast += 1
+            shutil.rmtree(folder)
+            continue
+        results.append(result)
+        if not result["failed"]:
+            shutil.rmtree(folder)
+        print(_line(index, result), file=sys.stderr, flush=True)
+        written = write_results(
+            name,
+            {
+                "alone_s": alone_s,
+                "kills": results,
+                "too_fast": too_fast,
+                "passed": len(results) == kills and not any(r["failed"] for r in results),
+            },
+        )
+    rows = []
+    for index, result in enumerate(results):
+        rows.append(
+            [
+                f"{index:02d}",
+                ", ".join(f"{moment:.1f}" for moment in result["moments_s"]),
+                ", ".join(result["stages"]),
+                str(result["sessions_at_kill"][-1]),
+                str(result["evaluations_at_kill"][-1]),
+                "; ".join(result["failed"]) or f"all {len(result['checks'])} checks held",
+            ]
+        )
+    print(table(["kill", "at s", "in stage", "sessions", "evaluations", "result"], rows))
+    passed = len(results) == kills and not any(result["failed"] for result in results)
+    print(f"\n{len(results)} runs killed, {too_fast} were over before: ", end="")
+    print("passed" if passed else f"FAILED, see {FOLDER / name}")
+    if results:
+        print(written)
+    sys.exit(0 if passed else 1)
+
+
+def _line(index: int, result: dict[str, Any]) -> str:
+    return f"kill {index}: {', '.join(result['stages'])}: {'; '.join(result['failed']) or 'ok'}"
+
+
+if __name__ == "__main__":
+    main()
