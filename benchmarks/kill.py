@@ -8,10 +8,10 @@ and started again until it ends. What must hold:
 - Whatever was finished when it was killed is there afterwards as it was: sessions, evaluations,
   files. No evaluation and no session is there twice, and a stage that was finished does nothing.
 - Same front, bit for bit. Latencies differ from one measurement to the next, so the run to compare
-  with is a twin: a fresh directory that has the measurements of the killed run (its database without
-  evaluations, and the exported graphs) and nothing else, where `nas run` is left alone. It trains,
-  searches and exports by itself, must measure nothing, and must give `search.json`, `front.json`,
-  `table.json`, the latency table, and every exported file byte for byte.
+  with is a twin: a fresh directory that has the measurements of the killed run (its database
+  without evaluations, and the exported graphs) and nothing else, where `nas run` is left alone. It
+  trains, searches and exports by itself, must measure nothing, and must give `table.json`,
+  `search.json`, `front.json` and every exported file byte for byte.
 
 The exit code is 1 if one of these fails; the directories of a failure are kept.
 """
@@ -31,6 +31,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ SIZES = {
         "depth": [1, 2, 3],
         "heads": [1, 2],
         "ffn": [32, 64],
-        "steps": 200,
+        "steps": 400,
         "correction": 3,
         "budget": 60,
         "front": 5,
@@ -71,7 +72,7 @@ SIZES = {
 }
 """The configuration's numbers; True is the smoke test's."""
 
-SAME_FILES = ("search.json", "front.json", "table.json")
+SAME_FILES = ("table.json", "search.json", "front.json")
 KILL_AGAIN_EVERY = 4
 LIMIT_S = 1800.0
 """A run that takes longer hangs."""
@@ -106,7 +107,6 @@ class Command:
             self._kill()
 
     def _kill(self) -> None:
-        # Reaped or not, nobody else can have this group's number while a member of it is alive.
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -269,12 +269,13 @@ def one_kill(
     before: list[Snapshot] = []
     stages = []
     for moment_s in moments_s:
-        if not Command(config, killed).kill_after(moment_s):
-            stages.append("ended before")
+        command = Command(config, killed)
+        if not command.kill_after(moment_s):
+            stages.append(f"ended before, exit code {command.process.returncode}")
             break
         before.append(snapshot(killed))
         stages.append(before[-1].stage)
-    if not before:
+    if not before and command.process.returncode == 0:
         return None
     result: dict[str, Any] = {
         "moments_s": list(moments_s),
@@ -287,7 +288,7 @@ def one_kill(
         after = snapshot(killed)
         checks["same supernet"] = after.supernet == alone.supernet
         states = [*before, after]
-        for earlier, later in zip(states[:-1], states[1:], strict=True):
+        for earlier, later in pairwise(states):
             for name, held in progress_checks(earlier, later).items():
                 checks[name] = checks.get(name, True) and held
         make_twin(killed, twin)
@@ -358,8 +359,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{index:02d}",
                 ", ".join(f"{moment:.1f}" for moment in result["moments_s"]),
                 ", ".join(result["stages"]),
-                str(result["sessions_at_kill"][-1]),
-                str(result["evaluations_at_kill"][-1]),
+                str(max(result["sessions_at_kill"], default=0)),
+                str(max(result["evaluations_at_kill"], default=0)),
                 "; ".join(result["failed"]) or f"all {len(result['checks'])} checks held",
             ]
         )

@@ -149,9 +149,7 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
                     **compare(
                         architectures,
                         predicted_ms=predictor.predict(architectures)[0].tolist(),
-                        bare_ms=TablePredictor(space, rows, name)
-                        .predict(architectures)[0]
-                        .tolist(),
+                        bare_ms=bare.predict(architectures)[0].tolist(),
                         measured=measured[name],
                         repeated=repeated[name],
                     ),

@@ -86,15 +86,15 @@ class TimingConfig:
 
     @classmethod
     def quick(cls) -> "TimingConfig":
-        """2 to 4 sessions of about 4 s for 8 candidates, to an interval of +-5 %; marked quick.
+        """3 to 6 sessions of about 4 s for 8 candidates, to an interval of +-5 %; marked quick.
 
         Ten short rounds in place of three long ones: as much time, but the anchor is never far
         off, which on a busy machine halves the spread between sessions.
         """
         return cls(
             mode="quick",
-            min_sessions=2,
-            max_sessions=4,
+            min_sessions=3,
+            max_sessions=6,
             rounds=10,
             block_ms=30.0,
             warmup_s=0.3,

@@ -89,8 +89,8 @@ class TablePredictor:
             kept = np.arange(len(measured)) != index
             left_out.append(terms[index] @ _factors(terms[kept]) - 1)
         self.correction = Correction(
-            coefficients=tuple(float(value) for value in _factors(terms)),
-            std=float(np.sqrt(np.mean(np.square(left_out)))),
+            coefficients=tuple(round(float(value), 6) for value in _factors(terms)),
+            std=round(float(np.sqrt(np.mean(np.square(left_out)))), 6),
             subnets=len(measured),
         )
         return self

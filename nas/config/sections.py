@@ -180,7 +180,7 @@ class TrainingConfig(Section):
         default=2, description="Random subnets a step, beside the two extremes."
     )
     sampling: Literal["genes", "size"] = Field(
-        "genes", description="Random subnets are uniform over genes, or over size."
+        default="genes", description="Random subnets are uniform over genes, or over size."
     )
     ema: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = Field(
         default=None,

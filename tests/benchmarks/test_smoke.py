@@ -1,0 +1,236 @@
+"""The benchmarks' command lines and what they compute with; the figures come from `make bench`."""
+
+import importlib
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import fidelity, kill, latency, results
+from benchmarks.overhead import SPACES
+from latency.measurement import Measurement
+from nas.config import validate
+from search_spaces import Architecture, UserError
+from supernet.families import build_supernet
+
+pytestmark = pytest.mark.slow
+
+SPACE = SPACES["digits"]
+
+
+@pytest.mark.parametrize("name", ["fidelity", "kill", "latency", "overhead", "second_device"])
+def test_help(name, capsys, monkeypatch):
+    module = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_table_aligns_its_columns():
+    text = results.table(["name", "n"], [["a", "1"], ["long name", "23"]])
+    assert text.splitlines() == ["name        n", "a           1", "long name  23"]
+
+
+def test_what_is_not_known_is_a_dash():
+    assert results.percent(math.nan) == results.number(None) == "-"
+    assert results.percent(0.0123) == "1.23 %"
+
+
+def test_results_hold_no_nan(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    text = results.write_results("x", {"values": [{"se": math.nan}, 1.0]}).read_text()
+    assert "NaN" not in text
+    assert '"se": null' in text
+
+
+def test_unseen_subnets_are_distinct_and_unseen():
+    seen = latency.unseen_subnets(SPACE, 8, ())
+    found = latency.unseen_subnets(SPACE, 30, seen)
+    assert len(set(found)) == 30
+    assert not set(found) & set(seen)
+
+
+def test_too_small_a_space_is_named():
+    small = fidelity_space()
+    with pytest.raises(UserError, match="--subnets"):
+        latency.unseen_subnets(small, small.size, [small.smallest])
+
+
+def fidelity_space():
+    return fidelity.vision_space(configuration())
+
+
+def configuration(**training):
+    return validate(
+        {
+            "output": "nowhere",
+            "task": {"kind": "image-classification", "data": "digits", "batch_size": 8},
+            "space": {"patch_size": 4, "embed": [16], "depth": [1, 2], "heads": [1], "ffn": [16]},
+            "training": {"steps": 3, "warmup_steps": 1, **training},
+        },
+        "test",
+    )
+
+
+def measurement(latency_ns, ratio, status="ok"):
+    return Measurement(
+        sha256="0" * 64, status=status, quick=True, median_ns=latency_ns, ratio=ratio
+    )
+
+
+def test_compare_leaves_out_what_failed():
+    architectures = [Architecture({"x": index}) for index in range(3)]
+    first = [measurement(1e6, 1.0), measurement(2e6, 2.0), measurement(None, None, "lost")]
+    second = [measurement(1.1e6, 1.1), measurement(2e6, 2.0), measurement(3e6, 3.0)]
+    found = latency.compare(
+        architectures,
+        predicted_ms=[1.02, 1.96, 3.0],
+        bare_ms=[1.2, 2.2, 3.0],
+        measured=first,
+        repeated=second,
+    )
+    assert (found["n"], found["failed"]) == (2, 1)
+    assert found["mape"] == pytest.approx(0.02)
+    assert found["table_sum_mape"] == pytest.approx(0.15)
+    assert found["repeat_mape"] == pytest.approx(0.05)
+    assert not latency.passes({**found, "mode": "standard"})
+    assert latency.passes({**found, "mode": "standard", "failed": 0})
+    assert not latency.passes({**found, "mode": "standard", "failed": 0, "kendall_tau": 0.9})
+    assert latency.passes({**found, "mode": "quick", "failed": 0, "kendall_tau": 0.9})
+
+
+def state(**changes):
+    values = {
+        "sessions": {"a": (1, "accepted", 3)},
+        "chain_sessions": frozenset({"a"}),
+        "evaluations": [(("net", "validation", "{}"), (1, "{}", 12.0))],
+        "files": frozenset({"config.yaml", "run.db", "supernet.json", "table.json"}),
+        "supernet": "net",
+        "weights_ns": 5,
+    }
+    return kill.Snapshot(**{**values, **changes})
+
+
+def test_a_snapshot_names_its_stage():
+    assert state().stage == "searching"
+    assert state(files=frozenset()).stage == "starting"
+    assert state(files=frozenset({"config.yaml"})).stage == "training"
+
+
+def test_an_honest_resume_passes():
+    before = state()
+    after = state(
+        sessions={**before.sessions, "b": (2, "accepted", 3)},
+        evaluations=[*before.evaluations, (("net", "validation", "{1}"), (2, "{}", 13.0))],
+        files=before.files | {"search.json", "front.json"},
+    )
+    checks = kill.progress_checks(before, after)
+    assert all(checks.values())
+    assert {"no block measured again", "not trained again"} <= set(checks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"sessions": {}}, "sessions are as they were"),
+        ({"evaluations": []}, "evaluations are as they were"),
+        (
+            {"evaluations": [(("net", "validation", "{}"), (1, "{}", 14.0))]},
+            "evaluations are as they were",
+        ),
+        (
+            {"evaluations": [(("net", "validation", "{}"), (i, "{}", 12.0)) for i in (1, 2)]},
+            "no evaluation twice",
+        ),
+        ({"weights_ns": 6}, "not trained again"),
+        (
+            {
+                "sessions": {"a": (1, "accepted", 3), "b": (2, "accepted", 3)},
+                "chain_sessions": frozenset({"a", "b"}),
+            },
+            "no block measured again",
+        ),
+    ],
+)
+def test_a_dishonest_resume_is_found(changes, broken):
+    assert not kill.progress_checks(state(), state(**changes))[broken]
+
+
+def test_the_configurations_of_the_kill_benchmark_are_valid():
+    from nas.config.yaml_source import parse_yaml
+
+    for sizes in kill.SIZES.values():
+        text = kill.CONFIG.format(output="nowhere", **sizes)
+        validate(parse_yaml(text, "test"), "test")
+
+
+def test_mean_and_standard_error():
+    assert fidelity.mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / math.sqrt(3)))
+    assert math.isnan(fidelity.mean_and_error([1.0])[1])
+
+
+def test_another_seed_keeps_the_split():
+    config = fidelity.with_seed(configuration(), 2)
+    assert (config.seed, config.task.split_seed) == (2, 0)
+
+
+def test_training_alone_depends_on_the_seed_only():
+    config, other = configuration(), configuration(distillation="alpha", random_subnets=4)
+    task = fidelity.open_task(config)
+    space = fidelity_space()
+    torch.set_num_threads(1)
+    first, second = (
+        fidelity.train_alone(c, task, space.largest, dropout=0.1) for c in (config, other)
+    )
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name])
+
+
+def test_dropout_alone_is_that_of_the_largest_subnet():
+    space = fidelity_space()
+    model = build_supernet(space)
+    plain = model.extract(space.largest).train()
+    fidelity.add_dropout(plain, 0.5)
+    images = torch.randn(4, 1, 8, 8)
+    torch.manual_seed(0)
+    wanted = model(images, space.largest, dropout=0.5)
+    torch.manual_seed(0)
+    torch.testing.assert_close(plain(images), wanted)
+    plain.eval()
+    torch.testing.assert_close(plain(images), model(images, space.largest))
+
+
+def test_tau_of_equal_orders_is_one():
+    quality = [
+        {split: {"error": e, "cross_entropy": 2 * e} for split in fidelity.SPLITS}
+        for e in (0.1, 0.2, 0.3)
+    ]
+    pairs = [fidelity.pair([q], [q]) for q in quality]
+    assert set(fidelity.taus(pairs).values()) == {1.0}
+    assert pairs[0]["test_error"]["gap"]["mean"] == 0.0
+
+
+def test_second_device_says_what_was_wrong():
+    from benchmarks import second_device
+
+    good = {"found_in_store": 3, "new_in_store": 1, "asked": 4}
+    wrong = dict.fromkeys(("known_and_computed", "computed_twice", "rows_twice", "not_kept"), 0)
+    assert second_device.correct({**good, **wrong})
+    for name in wrong:
+        assert not second_device.correct({**good, **wrong, name: 1})
+
+
+def test_counting_leaves_no_trace(monkeypatch):
+    from benchmarks import second_device
+
+    monkeypatch.setattr(second_device.supernet_stage, "evaluate", lambda *_: {"error": 0.0})
+    before = second_device.supernet_stage.evaluate
+    arch = Architecture({"x": 1})
+    with second_device.counted() as computed:
+        for _ in range(2):
+            second_device.supernet_stage.evaluate(SimpleNamespace(), None, arch, "test")
+    assert computed == {("test", arch): 2}
+    assert second_device.supernet_stage.evaluate is before
