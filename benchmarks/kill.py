@@ -2,7 +2,9 @@
 
 First one run is left alone; it takes T seconds. Then, in a fresh directory each, a run is killed
 at a moment drawn evenly between 0.05 T and 0.95 T (every fourth one is killed once more after that)
-and started again until it ends. What must hold:
+and started again until it ends. Then as many `--aimed` rounds, in which a run is killed shortly
+after each stage has left its file: stages that are short would hardly be hit by chance. What must
+hold:
 
 - The supernet has the hash of the run that was left alone.
 - Whatever was finished when it was killed is there afterwards as it was: sessions, evaluations,
@@ -74,14 +76,35 @@ SIZES = {
 
 SAME_FILES = ("table.json", "search.json", "front.json")
 KILL_AGAIN_EVERY = 4
+AIMED = (
+    ("training.jsonl", 3.0),
+    ("supernet.json", 3.0),
+    ("table.json", 1.0),
+    ("search.json", 8.0),
+    ("front.json", 0.5),
+)
+"""A file, and within how many seconds after it a run is killed."""
 LIMIT_S = 1800.0
 """A run that takes longer hangs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When to kill."""
+
+    seconds: float
+    after: str | None = None
+    """Count from when this file of the run directory appears; None from the start."""
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f}" if self.after is None else f"{self.after} + {self.seconds:.1f}"
 
 
 class Command:
     """`nas run` in its own process group."""
 
     def __init__(self, config: Path, output: Path) -> None:
+        self.output = output
         with (output.parent / f"{output.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "nas", "run", str(config), f"output={output}"],
@@ -91,10 +114,13 @@ class Command:
                 start_new_session=True,
             )
 
-    def kill_after(self, seconds: float) -> bool:
+    def kill_at(self, moment: Moment) -> bool:
         """SIGKILL the whole group at that moment; False if it had ended by itself."""
+        if moment.after is not None:
+            while not (self.output / moment.after).exists() and self.process.poll() is None:
+                time.sleep(0.01)
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
+            self.process.wait(moment.seconds)
             return False
         self._kill()
         return True
@@ -261,16 +287,16 @@ def twin_checks(killed: Path, twin: Path, after: Snapshot) -> dict[str, bool]:
 
 
 def one_kill(
-    folder: Path, config: Path, *, moments_s: Sequence[float], alone: Snapshot
+    folder: Path, config: Path, *, moments: Sequence[Moment], alone: Snapshot
 ) -> dict[str, Any] | None:
     """Kill one run at each of the moments, let it end, and check it; None if it was too fast."""
     killed, twin = folder / "killed", folder / "twin"
     folder.mkdir(parents=True)
     before: list[Snapshot] = []
     stages = []
-    for moment_s in moments_s:
+    for moment in moments:
         command = Command(config, killed)
-        if not command.kill_after(moment_s):
+        if not command.kill_at(moment):
             stages.append(f"ended before, exit code {command.process.returncode}")
             break
         before.append(snapshot(killed))
@@ -278,7 +304,7 @@ def one_kill(
     if not before and command.process.returncode == 0:
         return None
     result: dict[str, Any] = {
-        "moments_s": list(moments_s),
+        "moments": [str(moment) for moment in moments],
         "stages": stages,
         "sessions_at_kill": [len(state.sessions) for state in before],
         "evaluations_at_kill": [len(state.evaluations) for state in before],
@@ -306,11 +332,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument(
+        "--aimed",
+        type=int,
+        default=1,
+        help=f"rounds of {len(AIMED)} kills that are aimed at stages",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--smoke", action="store_true", help="a tiny run with one kill")
     options = parser.parse_args(argv)
     name = "kill-smoke" if options.smoke else "kill"
-    kills = 1 if options.smoke else options.kills
+    kills, aimed = (1, 0) if options.smoke else (options.kills, options.aimed)
     root = (FOLDER / name).absolute()
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
@@ -328,13 +360,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(alone.evaluations)} evaluations", flush=True)
 
     results: list[dict[str, Any]] = []
-    too_fast = 0
-    while len(results) < kills and too_fast <= kills:
+    too_fast, passed, written = 0, False, FOLDER / f"{name}.json"
+    while len(results) < kills + aimed * len(AIMED) and too_fast <= kills:
         index = len(results)
-        times = 2 if index % KILL_AGAIN_EVERY == KILL_AGAIN_EVERY - 1 else 1
-        moments_s = [float(m) for m in rng.uniform(0.05 * alone_s, 0.95 * alone_s, times)]
+        if index < kills:
+            times = 2 if index % KILL_AGAIN_EVERY == KILL_AGAIN_EVERY - 1 else 1
+            drawn = rng.uniform(0.05 * alone_s, 0.95 * alone_s, times)
+            moments = [Moment(seconds=float(seconds)) for seconds in drawn]
+        else:
+            after, within_s = AIMED[(index - kills) % len(AIMED)]
+            moments = [Moment(seconds=float(rng.uniform(0, within_s)), after=after)]
         folder = root / f"{index:02d}"
-        result = one_kill(folder, config, moments_s=moments_s, alone=alone)
+        result = one_kill(folder, config, moments=moments, alone=alone)
         if result is None:
             too_fast += 1
             shutil.rmtree(folder)
@@ -343,21 +380,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not result["failed"]:
             shutil.rmtree(folder)
         print(_line(index, result), file=sys.stderr, flush=True)
+        passed = len(results) == kills + aimed * len(AIMED) and not any(
+            result["failed"] for result in results
+        )
         written = write_results(
-            name,
-            {
-                "alone_s": alone_s,
-                "kills": results,
-                "too_fast": too_fast,
-                "passed": len(results) == kills and not any(r["failed"] for r in results),
-            },
+            name, {"passed": passed, "alone_s": alone_s, "too_fast": too_fast, "kills": results}
         )
     rows = []
     for index, result in enumerate(results):
         rows.append(
             [
                 f"{index:02d}",
-                ", ".join(f"{moment:.1f}" for moment in result["moments_s"]),
+                ", ".join(result["moments"]),
                 ", ".join(result["stages"]),
                 str(max(result["sessions_at_kill"], default=0)),
                 str(max(result["evaluations_at_kill"], default=0)),
@@ -365,11 +399,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             ]
         )
     print(table(["kill", "at s", "in stage", "sessions", "evaluations", "result"], rows))
-    passed = len(results) == kills and not any(result["failed"] for result in results)
     print(f"\n{len(results)} runs killed, {too_fast} were over before: ", end="")
     print("passed" if passed else f"FAILED, see {FOLDER / name}")
-    if results:
-        print(written)
+    print(written)
     sys.exit(0 if passed else 1)
 
 

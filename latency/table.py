@@ -165,18 +165,19 @@ def _chains(
 
 def _row(block: Block, workload: str, found: Sequence[Measurement]) -> TableRow:
     """The fixed part is measured as it is, any other block as a difference per session."""
-    for measurement in found:
-        if measurement.baseline_ns is None or not measurement.session_ratios:
-            raise UserError(
-                f"{block} could not be measured: {measurement.status}, {measurement.message}; "
-                "run `nas doctor` for this device, then the same command again"
-            )
+    few, many = found[0].session_ratios, found[-1].session_ratios
     if len(found) == 1:
-        costs = list(found[0].session_ratios.values())
+        costs = list(few.values())
     else:
-        few, many = (measurement.session_ratios for measurement in found)
         costs = [(many[i] - few[i]) / (MANY - FEW) for i in few if i in many]
-    scale_ms = (found[0].baseline_ns or 0.0) / 1e6
+    if len(costs) < 2 or found[0].baseline_ns is None:
+        # A single session says nothing of its error.
+        worst = min(found, key=lambda measurement: measurement.sessions)
+        raise UserError(
+            f"{block} could not be measured: {worst.status}, {worst.message}; "
+            "run `nas doctor` for this device, then the same command again"
+        )
+    scale_ms = found[0].baseline_ns / 1e6
     mean, half_width = mean_interval(costs)
     stable = all(measurement.status == "ok" for measurement in found) and mean > 0
     return TableRow(

@@ -75,11 +75,12 @@ class TablePredictor:
             latency_ms: Their latency in ms, shape `(n,)`, each above 0.
 
         Raises:
-            UserError: A latency is not above 0.
+            UserError: A latency is not above 0, or not finite.
         """
         measured = np.asarray(latency_ms, dtype=np.float64)
-        if measured.size and not (np.isfinite(measured).all() and measured.min() > 0):
-            raise UserError(f"latency {measured.min()} ms of a whole subnet is not above 0")
+        wrong = measured[~(np.isfinite(measured) & (measured > 0))]
+        if wrong.size:
+            raise UserError(f"latency {wrong[0]} ms of a whole subnet is not above 0 and finite")
         if len(architectures) == 0:
             self.correction = Correction()
             return self

@@ -238,7 +238,7 @@ class SearchConfig(Section):
         default="auto", description="The search algorithm; auto chooses."
     )
     population: Annotated[int, Field(strict=True, ge=2)] = Field(
-        default=40, description="Subnets of a generation."
+        default=30, description="Subnets of a generation."
     )
     front_size: Count = Field(
         default=16, description="Subnets of the front that are exported, at most."

@@ -92,3 +92,20 @@ def test_an_unknown_task(capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "digits" in error
+
+
+@pytest.mark.parametrize(("task", "example"), [("digits", "digits"), ("stdlib-text", "text")])
+def test_a_template_and_its_example_search_the_same_space(task, example):
+    main(["init", task])
+    template = load_config(f"{task}.yaml")
+    shipped = load_config(Path(__file__).parents[2] / "examples" / f"{example}.yaml")
+    assert template.space == shipped.space
+    assert template.workloads == shipped.workloads
+    assert template.search == shipped.search
+    kept = {"training": {"threads"}, "task": {"evaluation_tokens"}}
+    for section in kept:
+        ours, theirs = (
+            getattr(config, section).model_dump(exclude=kept[section])
+            for config in (template, shipped)
+        )
+        assert ours == theirs

@@ -1,0 +1,636 @@
+"""One small run from data to report, through the command line, and what later commands make of it.
+
+Everything is real, onnxruntime in fresh processes too; only the measuring protocol is shortened.
+"""
+
+import json
+import math
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import latency.graphs
+import nas.stages.supernet
+from latency.database import connect
+from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.timing import TimingConfig
+from nas.cli import main
+from nas.events import read_lines
+from nas.store import EvaluationStore
+from search_spaces import Architecture, Block, Workload, space_from_json
+from supernet.checkpoint import load_supernet, load_weights
+from supernet.families import build_supernet
+from supernet.training import Trainer
+
+pytestmark = pytest.mark.slow
+
+DIGITS = """
+name: digits
+output: runs/digits
+device: cpu
+task: {kind: image-classification, data: digits, batch_size: 32}
+space: {patch_size: 4, head_dim: 4, embed: [8], depth: [1, 2], heads: [1, 2], ffn: [8, 16]}
+training: {steps: 30, warmup_steps: 5, learning_rate: 0.01, threads: 1, log_every: 10}
+latency: {correction_subnets: 2}
+search: {budget: 12, population: 6, front_size: 3}
+"""
+
+TEXT = """
+name: text
+output: runs/text
+device: cpu-1t
+task: {kind: language-modelling, data: texts, context: 16, batch_size: 4, evaluation_tokens: 256}
+space: {head_dim: 4, group: 2, embed: [8], depth: [1, 2], heads: [2], ffn: [8, 16]}
+training: {steps: 10, warmup_steps: 2, threads: 1, log_every: 5}
+workloads: {prefill: {sequence: 16}, decode: {past: 15}}
+latency: {correction_subnets: 1}
+search: {budget: 6, population: 4, front_size: 2}
+"""
+
+
+def short_timing(cls):
+    """Two sessions of everything, precise or not."""
+    return cls(
+        mode="quick",
+        min_sessions=2,
+        max_sessions=2,
+        rounds=2,
+        block_ms=1.0,
+        warmup_s=0.0,
+        interval_target=100.0,
+        drift_limit=100.0,
+        sentinel_limit=100.0,
+        cooldown_s=0.0,
+        backoff_s=0.0,
+        candidates_per_session=64,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_protocol(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TimingConfig, "quick", classmethod(short_timing))
+        # A lease of its own: tests run side by side, and beside real measurements.
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("lease")))
+        yield
+
+
+def first_run(folder, name, yaml):
+    (folder / f"{name}.yaml").write_text(yaml)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["run", f"{name}.yaml"]) == 0
+    return folder / "runs" / name
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The run directory of a finished run; nobody changes it."""
+    return first_run(tmp_path_factory.mktemp("digits"), "digits", DIGITS)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "texts").mkdir()
+    rng = np.random.default_rng(0)
+    words = ["the", "net", "learns", "größe", "and\n", "of", "tokens"]
+    for index in range(12):
+        text = " ".join(rng.choice(words, size=120))
+        (folder / "texts" / f"{index}.txt").write_text(text, encoding="utf-8")
+    return first_run(folder, "text", TEXT)
+
+
+@pytest.fixture
+def copied(digits, tmp_path, monkeypatch):
+    """A copy of the finished run to work on, from the folder above it."""
+    shutil.copytree(digits.parents[1], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return Path("runs/digits")
+
+
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def contents(folder):
+    """All files but the log of commands."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("events.jsonl", ".lock", "config.yaml")
+    }
+
+
+def rows(directory):
+    """Evaluations, and the sessions that timed each model."""
+    with closing(connect(directory / "run.db")) as connection:
+        evaluations = [
+            (row.supernet_hash, row.split, row.architecture)
+            for row in EvaluationStore(connection).rows()
+        ]
+        sessions = connection.execute(
+            "SELECT s.fingerprint, m.sha256, m.signature, s.session_id FROM latency_sessions s"
+            " JOIN latency_samples m USING (number) ORDER BY s.number, m.sha256"
+        ).fetchall()
+    return evaluations, sessions
+
+
+def trained(directory):
+    tensors, info = load_supernet(directory / "supernet.safetensors")
+    model = build_supernet(space_from_json(info["space"]))
+    load_weights(model, tensors, source=directory)
+    return model.eval()
+
+
+def runtime(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def random_feeds(how, sizes, seed=0):
+    """Inputs as the JSON beside an export asks for them."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for port in how["inputs"]:
+        shape = [sizes[size] if isinstance(size, str) else size for size in port["shape"]]
+        if port["type"] == "int64":
+            feeds[port["name"]] = rng.integers(0, 256, shape)
+        else:
+            feeds[port["name"]] = rng.standard_normal(shape).astype(port["type"])
+    return feeds
+
+
+# What a run leaves.
+
+
+def test_every_stage_leaves_its_file(digits):
+    names = {path.name for path in digits.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "environment.json",
+        "events.jsonl",
+        "exports",
+        "front.csv",
+        "front.json",
+        "report.html",
+        "run.db",
+        "search.json",
+        "splits.json",
+        "supernet.json",
+        "supernet.safetensors",
+        "table.json",
+        "training.jsonl",
+    }
+    assert "training.safetensors" not in names
+    assert not [path for path in digits.rglob("*") if "tmp" in path.name]
+    for path in digits.glob("*.json"):
+        if path.name not in ("environment.json",):
+            assert load(path)["schema"] == 1, path
+    events = [event["event"] for event in read_lines(digits / "events.jsonl")]
+    assert events[0] == "environment"
+    assert events[-1] == "command_ended"
+    steps = [line["step"] for line in read_lines(digits / "training.jsonl")]
+    assert steps == [10, 20, 30]
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+def test_front_json_is_as_documented(name, request):
+    directory = request.getfixturevalue(name)
+    front = load(directory / "front.json")
+    assert front["schema"] == 1
+    assert front["supernet"] == load(directory / "supernet.json")["hash"]
+    device = front["device"]
+    assert device["name"] == {"digits": "cpu", "text": "cpu-1t"}[name]
+    assert device["backend"] == "onnxruntime"
+    assert device["fingerprint"]["threads"] == str(device["threads"])
+    workloads = {"digits": ["latency"], "text": ["prefill", "decode"]}[name]
+    quality = {"digits": "error", "text": "bits_per_byte"}[name]
+    assert front["objectives"] == [quality, *(f"{workload}_ms" for workload in workloads)]
+    space = space_from_json(load(directory / "supernet.json")["space"])
+    assert front["subnets"]
+    assert [subnet["name"] for subnet in front["subnets"]] == [
+        f"s{index:02d}" for index in range(len(front["subnets"]))
+    ]
+    for subnet in front["subnets"]:
+        arch = space.architecture(subnet["architecture"])
+        assert list(subnet["workloads"]) == workloads
+        for load_ in subnet["workloads"].values():
+            measured = load_["measured_ms"]
+            assert (measured["status"], measured["sessions"]) == ("ok", 2)
+            assert 0 < measured["low"] <= measured["median"] <= measured["high"]
+            assert load_["predicted_ms"] > 0
+        first = subnet["workloads"][workloads[0]]
+        assert subnet["predicted_latency_ms"] == first["predicted_ms"]
+        assert subnet["measured_latency_ms"] == first["measured_ms"]
+        latencies = [subnet["workloads"][workload]["predicted_ms"] for workload in workloads]
+        assert subnet["values"][1:] == pytest.approx(latencies)
+        assert subnet["quality"]["metric"] == {"error": "accuracy"}.get(quality, quality)
+        assert set(subnet["quality"]) == {"metric", "validation", "test", "test_se", "export_test"}
+        assert subnet["quality"]["test_se"] > 0
+        plain = build_supernet(space).extract(arch)
+        assert subnet["parameters"] == sum(p.numel() for p in plain.parameters())
+        assert subnet["size_bytes"] == 4 * subnet["parameters"]
+        assert (subnet["kv_cache_bytes"] > 0) == (name == "text")
+        assert subnet["macs"] > 0
+        assert subnet["precision"] == {"all": "fp32"}
+        assert (directory / subnet["export"]).is_file()
+    exported = sorted(path.name for path in (directory / "exports").iterdir())
+    names = [subnet["name"] for subnet in front["subnets"]]
+    assert exported == sorted([f"{n}.onnx" for n in names] + [f"{n}.json" for n in names])
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+def test_the_front_holds_no_dominated_point_and_nothing_dominates_it(name, request):
+    found = load(request.getfixturevalue(name) / "search.json")
+    values = [tuple(point["values"]) for point in found["evaluated"]]
+
+    def dominates(a, b):
+        return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
+
+    best = [i for i, b in enumerate(values) if not any(dominates(a, b) for a in values)]
+    front = found["front"]
+    assert set(front) <= set(best)
+    # Of points with equal values one is enough.
+    assert {values[i] for i in front} == {values[i] for i in best}
+    assert set(found["selected"]) <= set(front)
+    assert len(found["selected"]) == min(len(front), {"digits": 3, "text": 2}[name])
+    architectures = [Architecture(point["architecture"]) for point in found["evaluated"]]
+    assert len(set(architectures)) == len(architectures) <= found["budget"]
+    named = [reference["name"] for reference in found["references"]]
+    assert (named[0], named[-1]) == ("smallest", "largest") or named[0].startswith("uniform")
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+def test_values_are_those_of_store_and_table(name, request):
+    directory = request.getfixturevalue(name)
+    found, table = load(directory / "search.json"), load(directory / "table.json")
+    info = load(directory / "supernet.json")
+    space = space_from_json(info["space"])
+    latency = {
+        (row["workload"], Block(kind=row["kind"], widths=tuple(row["widths"].items()))): row
+        for row in table["rows"]
+    }
+    assert len(latency) == len(table["rows"]) == len(table["workloads"]) * len(space.all_blocks())
+    with closing(connect(directory / "run.db")) as connection:
+        known = EvaluationStore(connection).all(info["hash"], "validation")
+    for point in found["evaluated"]:
+        arch = space.architecture(point["architecture"])
+        quality, *predicted = point["values"]
+        assert quality == known[arch][found["objectives"][0]]
+        for workload, value in zip(table["workloads"], predicted, strict=True):
+            fit = table["corrections"][workload]
+            factors = dict(zip(fit["terms"], fit["coefficients"], strict=True))
+            total = sum(
+                factors[block.kind] * latency[workload, block]["latency_ms"]
+                for block in space.blocks(arch)
+            )
+            assert value == pytest.approx(total, rel=1e-9)
+    assert len(table["whole"]) == len(table["workloads"]) * fit["subnets"]
+    assert all(row["measured_ms"] > 0 and row["predicted_ms"] > 0 for row in table["whole"])
+
+
+def test_the_stored_quality_is_that_of_the_supernet(digits):
+    """Computed again from the files alone."""
+    from sklearn.datasets import load_digits
+
+    assert len(load_digits().target) == sum(load(digits / "splits.json")["counts"].values())
+    model = trained(digits)
+    task = nas.stages.supernet.open_task(nas.config.load_config(str(digits / "config.yaml"), []))
+    for subnet in load(digits / "front.json")["subnets"]:
+        arch = model.space.architecture(subnet["architecture"])
+        for split in ("validation", "test"):
+            right = total = 0
+            with torch.no_grad():
+                for images, labels in task.split(split):
+                    right += int((model(images, arch).argmax(-1) == labels).sum())
+                    total += len(labels)
+            assert subnet["quality"][split] == pytest.approx(right / total, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+def test_exports_give_what_the_subnet_gives(name, request):
+    directory = request.getfixturevalue(name)
+    model = trained(directory)
+    for subnet in load(directory / "front.json")["subnets"]:
+        assert subnet["max_abs_difference"] <= 1e-4
+        path = directory / subnet["export"]
+        how = load(path.with_suffix(".json"))
+        assert how["model"] == path.name
+        run = runtime(path)
+        assert [value.name for value in run.get_inputs()] == [p["name"] for p in how["inputs"]]
+        assert [value.name for value in run.get_outputs()] == [p["name"] for p in how["outputs"]]
+        arch = model.space.architecture(subnet["architecture"])
+        for batch, sequence, past in ((1, 1, 0), (3, 2, 5), (2, 9, 0)):
+            feeds = random_feeds(how, {"batch": batch, "sequence": sequence, "past": past})
+            found = run.run(None, feeds)
+            with torch.no_grad():
+                expected = model.outputs(arch, *(torch.from_numpy(v) for v in feeds.values()))
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-4)
+        quality = subnet["quality"]
+        tolerance = 1e-5 if name == "text" else 2 / 300
+        assert quality["export_test"] == pytest.approx(quality["test"], abs=tolerance)
+        assert how["subnet"]["architecture"] == subnet["architecture"]
+        # Where an exported file came from stands in it.
+        facts = {p.key: p.value for p in onnx.load(path).metadata_props}
+        assert facts["architecture"] == arch.to_json()
+        assert facts["supernet"] == load(directory / "supernet.json")["hash"]
+
+
+def test_the_text_run_measures_prefill_and_decode(text):
+    table = load(text / "table.json")
+    assert table["workloads"] == {
+        "prefill": {"batch": 1, "sequence": 16, "past": 0},
+        "decode": {"batch": 1, "sequence": 1, "past": 15},
+    }
+    space = space_from_json(load(text / "supernet.json")["space"])
+    for subnet in load(text / "front.json")["subnets"]:
+        arch = space.architecture(subnet["architecture"])
+        whole = Workload(sequence=16)
+        assert subnet["kv_cache_bytes"] == space.cost(arch, whole).kv_cache_bytes
+        assert math.isfinite(subnet["quality"]["test"])
+    assert load(text / "splits.json")["kind"] == "language-modelling"
+
+
+# Again.
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Nothing may be trained, evaluated, exported part by part or timed."""
+
+    def forbidden(*arguments, **keywords):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(nas.stages.supernet, "evaluate", forbidden)
+    monkeypatch.setattr(Trainer, "run", forbidden)
+    monkeypatch.setattr(OnnxRuntimeBackend, "run_session", forbidden)
+    monkeypatch.setattr(latency.graphs, "export_part", forbidden)
+
+
+def test_a_second_run_does_nothing_again(copied, idle, capsys):
+    before, known = contents(copied), rows(copied)
+    assert main(["run", "digits.yaml", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["supernet"]["trained_now"] is False
+    assert summary["search"]["evaluated_now"] == 0
+    assert rows(copied) == known
+    after = contents(copied)
+    for name in ("table.json", "search.json", "front.json", "supernet.json", "front.csv"):
+        assert after[Path(name)] == before[Path(name)], name
+    exports = [path for path in before if path.parts[0] == "exports"]
+    assert exports
+    assert all(after[path] == before[path] for path in exports)
+    assert after.keys() == before.keys()
+
+
+def test_each_stage_alone_does_nothing_again(copied, idle):
+    before = contents(copied)
+    for command in ("train", "measure", "search", "export", "report"):
+        assert main([command, "digits.yaml"]) == 0
+    after = contents(copied)
+    assert after[Path("front.json")] == before[Path("front.json")]
+    assert after[Path("search.json")] == before[Path("search.json")]
+
+
+def test_lost_results_come_back_the_same(copied, idle):
+    """Stage files are made again from the store, without work."""
+    before = contents(copied)
+    for name in ("table.json", "search.json", "front.json", "report.html"):
+        (copied / name).unlink()
+    shutil.rmtree(copied / "exports")
+    assert main(["run", "digits.yaml"]) == 0
+    after = contents(copied)
+    for path in before:
+        if path.name != "report.html" and not path.name.startswith("run.db"):
+            assert after[path] == before[path], path
+
+
+def test_a_second_device_evaluates_nothing_that_is_known(copied, monkeypatch):
+    evaluations, sessions = rows(copied)
+    known = {(split, arch) for _, split, arch in evaluations}
+    evaluated = []
+    evaluate = nas.stages.supernet.evaluate
+
+    def spy(model, task, arch, split):
+        evaluated.append((split, arch))
+        return evaluate(model, task, arch, split)
+
+    def forbidden(*arguments, **keywords):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(nas.stages.supernet, "evaluate", spy)
+    monkeypatch.setattr(Trainer, "run", forbidden)
+    monkeypatch.setattr(latency.graphs, "export_part", forbidden)
+    before = contents(copied)
+    assert main(["run", "digits.yaml", "--device", "cpu-1t"]) == 0
+    assert not known & set(evaluated)
+    assert len(evaluated) == len(set(evaluated))
+    more, more_sessions = rows(copied)
+    assert more[: len(evaluations)] == evaluations
+    assert len(more) == len(evaluations) + len(evaluated)
+    assert more_sessions[: len(sessions)] == sessions
+    after = contents(copied)
+    for name in ("table.json", "search.json", "front.json", "front.csv", "report.html"):
+        assert after[Path(name)] == before[Path(name)]
+        stem, _, suffix = name.partition(".")
+        assert Path(f"{stem}.cpu-1t.{suffix}") in after
+    front = load(copied / "front.cpu-1t.json")
+    assert front["device"]["name"] == "cpu-1t"
+    assert front["device"]["threads"] == 1
+    for subnet in front["subnets"]:
+        assert Path(subnet["export"]).parent == Path("exports/cpu-1t")
+        assert (copied / subnet["export"]).is_file()
+
+
+# Bounds.
+
+
+def test_an_impossible_bound_is_told_with_the_nearest(copied, capsys):
+    before = contents(copied)
+    assert main(["search", "digits.yaml", "search.bounds=[latency_ms <= 1e-9]"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    message = lines[-1]
+    assert message.startswith("nas search: no architecture meets 'latency_ms <= 1e-09'")
+    assert "the nearest has latency_ms" in message
+    space = space_from_json(load(copied / "supernet.json")["space"])
+    assert any(arch.to_json() in message for arch in space)
+    after = contents(copied)
+    assert after[Path("search.json")] == before[Path("search.json")]
+    assert rows(copied)[0] == rows(copied)[0]
+
+
+def test_a_bound_on_the_search_is_kept(copied):
+    found = load(copied / "search.json")
+    latencies = sorted(point["values"][1] for point in found["evaluated"])
+    bound = latencies[len(latencies) // 2]
+    assert main(["search", "digits.yaml", f"search.bounds=[latency_ms <= {bound}]"]) == 0
+    found = load(copied / "search.json")
+    assert found["front"]
+    assert all(found["evaluated"][i]["values"][1] <= bound for i in found["front"])
+
+
+def test_export_of_the_best_within_a_bound(copied, capsys):
+    found = load(copied / "search.json")
+    assert main(["export", "digits.yaml", "--best", "latency_ms <= 1000", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    lowest = min(found["evaluated"][i]["values"][0] for i in found["front"])
+    assert summary["subnet"]["values"][0] == lowest
+    how = load(Path("best.json"))
+    assert how["subnet"]["architecture"] == summary["subnet"]["architecture"]
+    assert how["model"] == "best.onnx"
+    feeds = random_feeds(how, {"batch": 4})
+    (logits,) = runtime("best.onnx").run(None, feeds)
+    model = trained(copied)
+    arch = model.space.architecture(how["subnet"]["architecture"])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(feeds["images"]), arch)
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-4)
+    left = {path.name for path in Path().iterdir()}
+    assert left == {"runs", "digits.yaml", "best.onnx", "best.json"}
+
+
+def test_no_export_within_an_impossible_bound(copied, capsys):
+    before = contents(copied)
+    arguments = ["export", "digits.yaml", "--best", "latency_ms <= 1e-9", "--output", "a.onnx"]
+    assert main(arguments) == 3
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("nas export: no subnet of the front has latency_ms <= 1e-09; ")
+    assert "the nearest has latency_ms" in message
+    assert '{"depth":' in message
+    assert message.endswith("loosen the bound, or search again with it in search.bounds")
+    assert not list(Path().glob("a.*"))
+    assert contents(copied) == before
+
+
+@pytest.mark.parametrize("objective", ["error", "macs", "parameters", "cross_entropy"])
+def test_the_bound_of_an_export_may_be_on_anything(copied, objective):
+    assert main(["export", "digits.yaml", "--best", f"{objective} <= 1e12"]) == 0
+    assert Path("best.onnx").is_file()
+
+
+# Damage.
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+def halve(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def of_another_space(path):
+    path.write_text(json.dumps({**load(path), "space": "0" * 16}))
+
+
+def lose_a_row(path):
+    table = load(path)
+    path.write_text(json.dumps({**table, "rows": table["rows"][1:]}))
+
+
+def of_another_supernet(path):
+    path.write_text(json.dumps({**load(path), "supernet": "0" * 64}))
+
+
+def later(path):
+    path.write_text(json.dumps({**load(path), "schema": 2}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "command", "message"),
+    [
+        ("supernet.safetensors", flip, "run", "do not belong together"),
+        ("supernet.safetensors", halve, "run", "is damaged or not a safetensors file"),
+        ("supernet.safetensors", empty, "search", "is damaged or not a safetensors file"),
+        ("supernet.json", halve, "run", "is not valid JSON"),
+        ("supernet.json", later, "export", "has schema 2, this version reads 1"),
+        ("run.db", halve, "run", "is not a readable store"),
+        ("run.db", halve, "search", "is not a readable store"),
+        ("table.json", of_another_space, "search", "is of another search space"),
+        ("table.json", lose_a_row, "search", "no row for .* it is of another space"),
+        ("table.json", halve, "search", "table.json"),
+        ("table.json", empty, "export", "table.json"),
+        ("search.json", halve, "export", "search.json"),
+        ("search.json", of_another_supernet, "export", "is of another supernet"),
+        ("devices.json", halve, "run", "devices.json"),
+    ],
+    ids=lambda case: getattr(case, "__name__", None),
+)
+def test_a_damaged_file_is_named_and_nothing_is_lost(
+    copied, capsys, name, damage, command, message
+):
+    import re
+
+    damage(copied / name)
+    before = contents(copied)
+    assert main([command, "digits.yaml"]) == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if line]
+    last = err[-1]
+    assert last.startswith(f"nas {command}: ")
+    assert re.search(message, last), last
+    assert "Traceback" not in "\n".join(err)
+    assert ";" in last or "run `nas" in last  # and what to do next
+    after = contents(copied)
+    assert before.keys() <= after.keys()
+    for path, data in before.items():
+        assert after[path] == data, path
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "message"),
+    [
+        ("table.json", "search", "run `nas measure` first"),
+        ("search.json", "export", "run `nas search` first"),
+        ("supernet.json", "search", "has no trained supernet; run `nas train` or `nas run` first"),
+        ("supernet.safetensors", "search", "does not exist; train first, or check the path"),
+    ],
+)
+def test_a_stage_without_the_one_before(copied, capsys, name, command, message):
+    (copied / name).unlink()
+    assert main([command, "digits.yaml"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_other_settings_of_the_training_are_refused(copied, capsys):
+    before = contents(copied)
+    assert main(["run", "digits.yaml", "space.ffn=[8, 32]"]) == 2
+    assert "space.ffn" in capsys.readouterr().err
+    assert contents(copied) == before
+
+
+def test_a_measurement_that_fails_is_told_by_the_exit_code(copied, monkeypatch, capsys):
+    """Exit code 4: the front is there, without that latency."""
+    from latency.backend import ModelRejectedError
+
+    with closing(connect(copied / "run.db")) as connection:
+        for path in (copied / "exports").glob("*.onnx"):
+            facts = "%" + path.name + "%"
+            connection.execute("DELETE FROM latency_samples WHERE provenance LIKE ?", (facts,))
+        connection.commit()
+
+    def refuse(self, models, timing):
+        raise ModelRejectedError({model.sha256: "no such operator" for model in models[1:]})
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "run_session", refuse)
+    assert main(["export", "digits.yaml"]) == 4
+    assert "failed" in capsys.readouterr().err
+    for subnet in load(copied / "front.json")["subnets"]:
+        measured = subnet["measured_latency_ms"]
+        assert (measured["status"], measured["median"]) == ("rejected", None)
+    assert main(["report", "digits.yaml"]) == 0
