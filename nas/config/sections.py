@@ -49,7 +49,7 @@ class AugmentConfig(Section):
     """Random changes of training images; 0 or false leaves one out."""
 
     shift: NotNegative | None = Field(
-        default=None, description="Largest shift in pixels; null is an eighth of image_size."
+        default=None, description="Largest shift in pixels; null is a sixteenth of image_size."
     )
     rotate_degrees: Annotated[NotNegative, Field(le=180)] = Field(
         default=10.0, description="Largest rotation in degrees."
