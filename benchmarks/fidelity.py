@@ -53,6 +53,7 @@ SAMPLE_SEED = 20260102
 SUPERNET_ONLY = {
     "distillation",
     "random_subnets",
+    "sampling",
     "compile",
     "checkpoint_every_s",
     "log_every",

@@ -22,6 +22,7 @@ def export_network(
     library: GraphLibrary,
     provenance: Mapping[str, object],
     reference: Mapping[str, Tensor] | None = None,
+    examples: Path | None = None,
 ) -> Artifact:
     """Write a network as ONNX, with example inputs and reference outputs beside it.
 
@@ -32,6 +33,7 @@ def export_network(
         library: Exported parts.
         provenance: Facts that are kept in the file and with every measurement of it.
         reference: Outputs that the model must give; by default those of `network`, run eagerly.
+        examples: Where inputs and outputs are written; by default beside the file, as .npz.
 
     Raises:
         UserError: The disk is full.
@@ -49,6 +51,7 @@ def export_network(
         inputs={name: value.numpy() for name, value in feeds.items()},
         outputs={port.name: values[port.name].detach().numpy() for port in network.outputs},
         provenance=facts,
+        feeds=examples,
     )
 
 

@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
 
+from latency.database import storage_errors
 from supernet.parts import Network, Part, Port, example_inputs
 
 OPSET = 23
@@ -80,7 +82,7 @@ class GraphLibrary:
         for part in network.parts:
             key = module_key(part.module)
             if key not in self._functions:
-                if not examples and not self._path(key).exists():
+                if not examples and _read(self._path(key)) is None:
                     examples = [network.run(example_inputs(network.inputs, s)) for s in SIZES]
                 self._functions[key] = self._load(key, part, examples)
             function, weights = self._functions[key]
@@ -132,19 +134,29 @@ class GraphLibrary:
         self, key: str, part: Part, examples: list[dict[str, Tensor]]
     ) -> tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]:
         path = self._path(key)
-        if not path.exists():
+        model = _read(path)
+        if model is None:
             model = export_part(part, examples)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".tmp")
-            onnx.save(model, partial)
-            partial.replace(path)
-        model = onnx.load(path)
+            with storage_errors(path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".tmp")
+                onnx.save(model, partial)
+                partial.replace(path)
         stored = {prop.key: prop.value for prop in model.metadata_props}
         weights = {
             name: (parameter, transposed)
             for name, (parameter, transposed) in json.loads(stored["weights"]).items()
         }
         return _function(key, model, weights), weights
+
+
+def _read(path: Path) -> onnx.ModelProto | None:
+    """An exported part; None if it is not there or damaged, so that it is exported again."""
+    try:
+        model = onnx.load(path)
+    except (OSError, DecodeError):
+        return None
+    return model if any(prop.key == "weights" for prop in model.metadata_props) else None
 
 
 def export_part(part: Part, examples: list[dict[str, Tensor]]) -> onnx.ModelProto:

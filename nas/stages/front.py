@@ -78,17 +78,25 @@ class Exporter:
         artifacts: dict[str, Artifact] = {}
         for workload, call in self.lab.workloads.items():
             feeds = whole_inputs(network, call)
+            # Not beside the file: there may be one of that name that is the user's own.
+            examples = self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz"
             if not artifacts:
-                export_network(network, feeds, path, library=self.lab.library, provenance=facts)
+                export_network(
+                    network,
+                    feeds,
+                    path,
+                    library=self.lab.library,
+                    provenance=facts,
+                    examples=examples,
+                )
             reference = self._reference(arch, network, feeds)
             artifacts[workload] = build_artifact(
                 path,
                 inputs={key: value.numpy() for key, value in feeds.items()},
                 outputs=reference,
                 provenance={**facts, "workload": str(call)},
-                feeds=self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz",
+                feeds=examples,
             )
-        path.with_suffix(".npz").unlink(missing_ok=True)
         difference, test = self._judge(path, arch, network)
         return Exported(
             name=name,
