@@ -21,14 +21,14 @@ demo: setup      ## From real data to a measured Pareto front
 	$(BIN)/nas run examples/digits.yaml
 
 test: setup      ## All tests
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup     ## Format, lint, types, import order, fast tests; under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 bench: bench-overhead bench-latency bench-devices bench-fidelity bench-kill  ## All benchmarks; an hour and more
 

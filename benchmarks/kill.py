@@ -46,7 +46,7 @@ seed: 0
 output: {output}
 device: cpu-1t
 task: {{kind: image-classification, data: digits, batch_size: 32}}
-space: {{patch_size: 4, head_dim: 8, embed: [16, 32], depth: {depth}, heads: {heads}, ffn: {ffn}}}
+space: {{patch_size: 4, head_dim: 8, embed: [32], depth: {depth}, heads: {heads}, ffn: {ffn}}}
 training: {{steps: {steps}, warmup_steps: 2, threads: 1, checkpoint_every_s: 0.5, log_every: 10}}
 latency: {{mode: quick, correction_subnets: {correction}}}
 search: {{budget: {budget}, population: 10, front_size: {front}}}
@@ -56,10 +56,10 @@ SIZES = {
         "depth": [1, 2, 3],
         "heads": [1, 2],
         "ffn": [32, 64],
-        "steps": 400,
-        "correction": 3,
+        "steps": 300,
+        "correction": 2,
         "budget": 60,
-        "front": 5,
+        "front": 4,
     },
     True: {
         "depth": [1, 2],

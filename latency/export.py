@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx
 from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact, load_artifact
@@ -44,7 +44,10 @@ def export_network(
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".tmp")
-        onnx.save(model, partial)
+        with partial.open("wb") as file:
+            file.write(model.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     return build_artifact(
         path,

@@ -102,7 +102,9 @@ class LanguageTaskConfig(Section):
     vocabulary: Count | None = Field(
         default=None, description="Number of tokens; null is 256 for bytes, 4096 for bpe."
     )
-    context: Count = Field(default=128, description="Longest sequence in tokens.")
+    context: Annotated[Count, Field(ge=8)] = Field(
+        default=128, description="Longest sequence in tokens."
+    )
     batch_size: Count = Field(default=16, description="Sequences in a training step.")
     evaluation_batch_size: Count = Field(
         default=32, description="Sequences in a batch of an evaluation."

@@ -24,7 +24,7 @@ output: alone
 device: cpu-1t
 task: {kind: image-classification, data: digits, batch_size: 16}
 space: {patch_size: 4, head_dim: 4, embed: [8], depth: [1, 2], heads: [1], ffn: [8]}
-training: {steps: 120, warmup_steps: 5, threads: 1, checkpoint_every_s: 0.02, log_every: 10}
+training: {steps: 80, warmup_steps: 5, threads: 1, checkpoint_every_s: 0.02, log_every: 10}
 latency: {correction_subnets: 1}
 search: {budget: 4, population: 2, front_size: 2}
 """
