@@ -72,12 +72,12 @@ class TimingConfig:
 
     @classmethod
     def standard(cls) -> "TimingConfig":
-        """At least 5 sessions of about 9 s for 8 candidates, to an interval of +-2 %."""
+        """At least 5 sessions of about 7 s for 8 candidates, to an interval of +-2 %."""
         return cls(
             mode="standard",
             min_sessions=5,
             max_sessions=20,
-            rounds=7,
+            rounds=5,
             block_ms=100.0,
             warmup_s=1.0,
             interval_target=0.02,
