@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -293,6 +294,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         written = write_results(name, {"results": results})
     print(show(results))
     print(f"\n{written}")
+    if not options.smoke:
+        sys.exit(0 if all(result["bars_met"] for result in results) else 1)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas.config import load_config
+from nas.stages.supernet import build_space
 from search_spaces import DecoderSpace, TransformerSpace, VisionTransformerSpace, sample_by_cost
 from supernet.distillation import LOSSES
 from supernet.families import build_supernet
@@ -25,17 +28,8 @@ from supernet.optimizer import build_adamw
 from supernet.sandwich import sandwich, sandwich_step
 
 SPACES: dict[str, TransformerSpace] = {
-    "digits": VisionTransformerSpace(
-        image_size=8,
-        patch_size=2,
-        channels=1,
-        num_classes=10,
-        head_dim=16,
-        embed=(32, 64, 96),
-        depth=(2, 3, 4, 5, 6),
-        heads=(1, 2, 4, 6),
-        ffn=(32, 64, 128, 256),
-    ),
+    "digits": build_space(load_config("examples/digits.yaml")),
+    "text": build_space(load_config("examples/text.yaml")),
     "vit-192": VisionTransformerSpace(
         image_size=32,
         patch_size=4,
@@ -46,16 +40,6 @@ SPACES: dict[str, TransformerSpace] = {
         depth=(3, 4, 6),
         heads=(2, 4, 6),
         ffn=(192, 384, 576, 768),
-    ),
-    "text": DecoderSpace(
-        vocabulary=256,
-        context=128,
-        head_dim=32,
-        group=2,
-        embed=(64, 128, 192),
-        depth=(2, 4, 6),
-        heads=(2, 4, 6),
-        ffn=(128, 256, 512),
     ),
 }
 
@@ -190,11 +174,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    missed = False
     print("space    what                   median   worst subnet   bar")
     for name in options.spaces:
         space = SPACES[name]
         for batch, bar in ((16, 1.03), (1, 1.05)):
             found = forward_overhead(space, batch, options.subnets, options.pairs)
+            missed |= statistics.median(found) > bar
             print(
                 f"{name:8} forward, batch {batch:<2}     {statistics.median(found):8.3f} "
                 f"{max(found):12.3f} {bar:8.2f}",
@@ -202,11 +188,13 @@ def main() -> None:
             )
         batch = 64 if name == "digits" else 16
         found = step_overhead(space, batch, options.steps)
+        missed |= statistics.median(found) > 1.05
         print(
             f"{name:8} sandwich step, batch {batch:<2}{statistics.median(found):7.3f} "
             f"{'':12} {1.05:8.2f}",
             flush=True,
         )
+    sys.exit(1 if missed else 0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ from latency.timing import TimingConfig
 Status = Literal["ok", "unstable", "rejected", "timeout", "lost"]
 
 
+FAILED: tuple[Status, ...] = ("rejected", "timeout", "lost")
+"""States without a latency that was brought to its end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """The latency of one model on one device.

@@ -49,7 +49,8 @@ def timed_session(
     if drifted:
         message = f"the anchor drifted by {100 * drift:+.1f} %"
     elif hot and anchor_limit_ns is not None:
-        message = f"the anchor took {anchor_ns / anchor_limit_ns:.2f} times what is allowed"
+        over = 100 * (anchor_ns / anchor_limit_ns - 1)
+        message = f"the device is slower than usual, {over:.1f} % beyond the limit"
     return SessionRecord(
         **about,
         outcome="drift" if drifted else "accepted",

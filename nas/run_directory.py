@@ -154,7 +154,13 @@ class RunDirectory:
         names = ("table.json", "search.json", "front.json", "front.csv", "report.html")
         if not self._devices.exists() or not any((self.path / name).exists() for name in names):
             return None
-        return str(read_json(self._devices).get("first"))
+        first = read_json(self._devices).get("first")
+        if not isinstance(first, str):
+            raise UserError(
+                f"{short(self._devices)} does not name the first device; delete it if the files "
+                "without a device in their names are of this one"
+            )
+        return first
 
     def _of_device(self, name: str) -> Path:
         if self.is_first_device:

@@ -8,6 +8,9 @@ import numpy as np
 
 from search_spaces.space import Architecture, SearchSpace
 
+LEAST_STRATA = 64
+"""A walk ends within this part of the cost range of its target, however few are sampled."""
+
 
 def sample_by_cost(
     space: SearchSpace,
@@ -32,13 +35,14 @@ def sample_by_cost(
     low, high = cost(space.smallest), cost(space.largest)
     count = min(count, space.size)
     targets = low + (high - low) * (np.arange(count) + rng.random(count)) / max(count, 1)
+    near = (high - low) / max(4 * count, LEAST_STRATA)
     found: dict[Architecture, None] = {}
     for target in targets:
-        arch = _walk_to(space, cost, float(target), (high - low) / max(count, 1) / 4, rng)
+        arch = _walk_to(space, cost, float(target), near, rng)
         for _ in range(20):
             if arch not in found:
                 break
-            arch = _walk_to(space, cost, float(target), (high - low) / max(count, 1), rng)
+            arch = _walk_to(space, cost, float(target), 4 * near, rng)
         found[arch] = None
     while len(found) < count:
         found[_unseen(space, found, rng)] = None

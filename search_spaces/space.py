@@ -113,6 +113,12 @@ class SearchSpace:
         for name, index, values in zip(self.names, self._index, self.choices.values(), strict=True):
             if not values:
                 raise UserError(f"gene {name!r} has no choices; give it at least one")
+            for value in values:
+                if not isinstance(value, bool | int | float | str):
+                    raise UserError(
+                        f"gene {name!r} has the choice {value!r}, which is no number, text or "
+                        "truth value; give one of these"
+                    )
             if len(index) != len(values):
                 raise UserError(f"gene {name!r} has equal choices: {values}; name each once")
         self._controllers = self._tables()
@@ -153,8 +159,21 @@ class SearchSpace:
     @cached_property
     def size(self) -> int:
         """Number of architectures: encodings that differ in a gene that counts."""
-        controllers = [column for column, _, _ in self._controllers]
-        free = [column for column in range(self.dimensions) if column not in controllers]
+        return prod(self._component_size(component) for component in self._components())
+
+    def _components(self) -> list[list[int]]:
+        """Columns in groups that do not control one another: their sizes multiply."""
+        group = list(range(self.dimensions))
+        for column, by_index, without in self._controllers:
+            controlled = np.flatnonzero(~(by_index.all(axis=0) & without))
+            members = {group[column], *(group[int(below)] for below in controlled)}
+            group = [min(members) if g in members else g for g in group]
+        return [[c for c in range(self.dimensions) if group[c] == g] for g in sorted(set(group))]
+
+    def _component_size(self, component: list[int]) -> int:
+        """Goes through the controllers of the component; all its other genes multiply."""
+        controllers = [column for column, _, _ in self._controllers if column in component]
+        free = [column for column in component if column not in controllers]
         seen: set[tuple[int, ...]] = set()
         total = 0
         for indices in product(*(range(int(self.cardinalities[c])) for c in controllers)):
@@ -164,10 +183,9 @@ class SearchSpace:
             state = tuple(
                 int(i) if mask[c] else 0 for c, i in zip(controllers, indices, strict=True)
             )
-            if state in seen:
-                continue
-            seen.add(state)
-            total += prod(int(self.cardinalities[c]) for c in free if mask[c])
+            if state not in seen:
+                seen.add(state)
+                total += prod(int(self.cardinalities[c]) for c in free if mask[c])
         return total
 
     def active_mask(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:

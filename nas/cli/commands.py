@@ -79,8 +79,8 @@ COMMANDS: dict[str, Command] = {
     "report": Command(
         summary="Write the report of a run.",
         description=(
-            "Write report.html from what is there so far, also while another command works on "
-            "the run. It is one file and needs no network."
+            "Write report.html of a run whose front was exported, also while another command "
+            "works on it. It is one file and needs no network."
         ),
         example="nas report runs/digits",
         handler="nas.cli.stages:report",

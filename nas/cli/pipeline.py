@@ -11,8 +11,9 @@ from nas.run_directory import short
 from nas.stages.front import export_best
 from nas.stages.front import export_front as export_and_measure
 from nas.stages.measure import measure_device as measure
+from nas.stages.search import refuse_impossible
 from nas.stages.search import search_front as search
-from nas.stages.supernet import open_supernet, train
+from nas.stages.supernet import build_space, open_supernet, train
 
 __all__ = ["export_best", "export_front", "measure", "report", "run_all", "search", "train"]
 
@@ -38,7 +39,7 @@ def export_front(run: Run) -> dict[str, Any]:
 
 
 def print_front(run: Run) -> None:
-    """Show the front as a table: quality on the test split, latency as measured."""
+    """Show the front as a table: test quality in the runtime, latency as measured."""
     from rich.table import Table
 
     front = read_json(run.directory.front)
@@ -57,16 +58,26 @@ def print_front(run: Run) -> None:
     table.add_column("weights", justify="right", no_wrap=True)
     for subnet in front["subnets"]:
         quality = subnet["quality"]
-        cells = [subnet["name"], f"{quality['test']:.4f} ±{quality['test_se']:.4f}"]
+        cells = [subnet["name"], f"{quality['export_test']:.4f} ±{quality['test_se']:.4f}"]
         for workload in subnet["workloads"].values():
             cells += [f"{workload['predicted_ms']:.4f}", _measured(workload["measured_ms"])]
         cells += [f"{subnet['macs'] / 1e6:.2f} M", f"{subnet['size_bytes'] / 1e6:.2f} MB"]
         table.add_row(*cells)
     run.console.print(table)
+    if any(
+        workload["measured_ms"]["status"] == "unstable"
+        for subnet in front["subnets"]
+        for workload in subnet["workloads"].values()
+    ):
+        run.console.print(
+            "~ unstable: too few undisturbed sessions, or an interval wider than the protocol "
+            "allows; measure again on an idle machine",
+            highlight=False,
+        )
 
 
 def _measured(measured: dict[str, Any]) -> str:
-    """A measured latency with its interval; a `~` where the interval is wider than it should be."""
+    """A measured latency with its interval; a `~` marks one that is not `ok`."""
     if measured["median"] is None:
         return str(measured["status"])
     sign = "" if measured["status"] == "ok" else "~"
@@ -76,7 +87,16 @@ def _measured(measured: dict[str, Any]) -> str:
 
 
 def run_all(run: Run) -> dict[str, Any]:
-    """Train, measure, search, export and report."""
+    """Train, measure, search, export and report.
+
+    Measuring needs no weights. With bounds it comes first, so that one that nothing meets is told
+    before hours of training.
+    """
+    if run.config.search.bounds:
+        space = build_space(run.config)
+        refuse_impossible(run, space, measured=False)
+        measure(run, space)
+        refuse_impossible(run, space, measured=True)
     trained = train(run)
     supernet = open_supernet(run)
     measured = measure(run, supernet.space)
@@ -87,7 +107,7 @@ def run_all(run: Run) -> dict[str, Any]:
         "supernet": trained,
         "table": measured,
         "search": searched,
-        "failed_measurements": exported["failed_measurements"],
+        "failed_measurements": measured["failed_measurements"] + exported["failed_measurements"],
         "front": short(run.directory.front),
         **report(run),
     }

@@ -68,6 +68,8 @@ def _read(file: Path) -> dict[str, Any]:
             "that folder is not a run directory; give a YAML file or a run directory"
             if file.name == CONFIG_FILE and file.parent.is_dir() and file.parent != Path()
             else f"write one with: nas init digits --output {file}"
+            if file.suffix in (".yaml", ".yml")
+            else "give a YAML file, or the directory of an earlier run"
         )
         raise UserError(f"{file} does not exist; {hint}") from None
     except UnicodeDecodeError:

@@ -167,7 +167,9 @@ class TrainingConfig(Section):
     steps: Count = Field(default=2000, description="Optimizer steps.")
     learning_rate: Positive = Field(default=1e-3, description="Highest learning rate of AdamW.")
     weight_decay: NotNegative = Field(default=0.05, description="Weight decay of AdamW.")
-    warmup_steps: Whole = Field(default=100, description="Steps in which the learning rate rises.")
+    warmup_steps: Whole = Field(
+        default=100, description="Steps in which the learning rate rises; at most half of all."
+    )
     clip_norm: Positive = Field(default=1.0, description="Largest norm of the gradients.")
     label_smoothing: Share = Field(
         default=0.1, description="Label smoothing of the largest subnet."
@@ -193,7 +195,8 @@ class TrainingConfig(Section):
         description="Arithmetic of training; auto takes bf16 where the hardware has it.",
     )
     compile: Flag = Field(
-        default=False, description="Compile with torch.compile; pays on long runs."
+        default=False,
+        description="Compile with torch.compile; measure whether it pays.",
     )
     checkpoint_every_s: Positive = Field(
         default=30.0, description="Seconds between resume checkpoints."
@@ -234,7 +237,7 @@ class SearchConfig(Section):
     objectives: Annotated[Names, Field(min_length=1)] = Field(
         description="What is minimised; by default the task's quality and every latency."
     )
-    bounds: Names = Field(default=(), description="Upper bounds, such as latency_ms <= 5.")
+    bounds: Names = Field(default=(), description="Bounds, such as latency_ms <= 5.")
     budget: Count = Field(default=400, description="Subnets whose quality is evaluated, at most.")
     algorithm: Literal["auto", "nsga2", "random"] = Field(
         default="auto", description="The search algorithm; auto chooses."

@@ -109,6 +109,11 @@ def _problem(
     names = None if objective_names is None else tuple(objective_names)
     if names is not None and len(set(names)) != len(names):
         raise UserError(f"objective names {', '.join(names)} are not distinct; name each once")
+    if isinstance(constraints, str):
+        constraints = (constraints,)
+    for bound in constraints:
+        if not isinstance(bound, Constraint | str):
+            raise UserError(f"bound {bound!r} is neither text such as 'x <= 5' nor a Constraint")
     width = 0
     if cheap is not None:
         width = Problem(space=space, budget=1, cheap=cheap).cheap_values([space.smallest]).shape[1]

@@ -17,7 +17,7 @@ from torch import Tensor
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
 from latency.export import export_network
-from latency.measurement import Measurement
+from latency.measurement import FAILED, Measurement
 from nas.atomic import read_json, write_json
 from nas.config import QUALITIES
 from nas.progress import progress
@@ -29,7 +29,8 @@ from nas.stages.supernet import TrainedSupernet, open_supernet
 from search_spaces import Architecture, InfeasibleError, UserError
 from supernet.parts import Network
 
-FAILED = ("rejected", "timeout", "lost")
+TOLERANCE = 1e-3
+"""Allowed |export - supernet| of a logit, in units of 1 + |supernet|."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,9 @@ class Exporter:
 
     def value(self, arch: Architecture, objective: str) -> float:
         """Any objective of an architecture: validation quality, predicted latency, or a cost."""
-        objectives = self.objectives
         if objective in QUALITIES[self.run.config.task.kind]:
             return self.supernet.metrics([arch], "validation")[0][objective]
-        workload = objective.removesuffix("_ms")
-        if workload in objectives.predictors:
-            return objectives.predictors[workload].latency_ms(arch)
-        return float(getattr(self.supernet.space.cost(arch, objectives.workload), objective))
+        return float(self.objectives.cost([arch], objective)[0])
 
     def export(self, name: str, arch: Architecture) -> Exported:
         """Write `NAME.onnx`, compare it with the supernet, and judge it on the test split."""
@@ -141,13 +138,14 @@ class Exporter:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         worst = 0.0
 
+        @torch.inference_mode()
         def forward(inputs: Tensor) -> NDArray[Any]:
             nonlocal worst
             logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
-            if worst == 0.0:
-                with torch.inference_mode():
-                    expected = self.supernet.model(inputs, arch).numpy()
-                worst = float(np.abs(logits - expected).max())
+            expected = self.supernet.model(inputs, arch).numpy()
+            worst = max(worst, float(np.abs(logits - expected).max()))
+            if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
+                raise RuntimeError(f"{path} differs from the supernet by {worst}: a wrong export")
             return logits
 
         metrics = self.supernet.task.metrics(forward, "test")
@@ -232,6 +230,9 @@ def _read_search(run: Run, supernet: TrainedSupernet) -> dict[str, Any]:
         raise UserError(f"{run.directory.search} does not exist; run `nas search` first")
     found = read_json(run.directory.search)
     check_search(run, found, supernet.hash)
+    for key in ("evaluated", "front", "selected"):
+        if not isinstance(found.get(key), list):
+            raise UserError(f"{run.directory.search} lacks {key}; run `nas search` again")
     return found
 
 
@@ -381,10 +382,15 @@ def _measured(run: Run, objective: str) -> dict[Architecture, float]:
     if not run.directory.front.exists() or workload == objective:
         return {}
     found = {}
-    for subnet in read_json(run.directory.front)["subnets"]:
-        median = subnet["workloads"].get(workload, {}).get("measured_ms", {}).get("median")
-        if median is not None:
-            found[Architecture(subnet["architecture"])] = median
+    try:
+        for subnet in read_json(run.directory.front)["subnets"]:
+            median = subnet["workloads"].get(workload, {}).get("measured_ms", {}).get("median")
+            if median is not None:
+                found[Architecture(subnet["architecture"])] = float(median)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run.directory.front} is damaged ({error!r}); delete it and run `nas export` again"
+        ) from None
     return found
 
 

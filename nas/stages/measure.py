@@ -14,7 +14,7 @@ from latency.chains import whole_inputs
 from latency.devices import DeviceProfile, get_device, open_backend
 from latency.export import export_network, known_artifact
 from latency.graphs import GraphLibrary
-from latency.measurement import Measurement
+from latency.measurement import FAILED, Measurement
 from latency.protocol import Progress, measure
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, measure_table
@@ -98,8 +98,12 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
             "whole": whole,
         },
     )
-    unstable = sum(row.status != "ok" for row in table.rows)
-    return {"rows": len(table.rows), "unstable_rows": unstable, "mode": lab.timing.mode}
+    return {
+        "rows": len(table.rows),
+        "unstable_rows": sum(row.status != "ok" for row in table.rows),
+        "mode": lab.timing.mode,
+        "failed_measurements": sum(subnet["status"] in FAILED for subnet in whole),
+    }
 
 
 def measure_blocks(lab: DeviceLab) -> LatencyTable:
@@ -202,6 +206,7 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredict
             ("search space", data["space"], space.digest),
             ("device", data["device"]["name"], run.device),
             ("workload", data["workloads"], workloads),
+            ("measuring mode", data["mode"], run.config.latency.mode),
         ):
             if found != wanted:
                 raise UserError(
@@ -221,7 +226,9 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredict
             for name, fit in data["corrections"].items()
         }
         return {name: TablePredictor(space, table, name, corrections[name]) for name in workloads}
-    except (KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error!r}); delete it and run `nas measure` again"
         ) from None

@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.atomic import write_json
-from nas.config import QUALITIES
+from nas.config import COSTS, QUALITIES
 from nas.progress import progress
 from nas.run import Run
-from nas.search import non_dominated, parse_constraints, require_feasible, search, select_front
+from nas.search import (
+    nearest_feasible,
+    non_dominated,
+    parse_constraints,
+    require_feasible,
+    search,
+    select_front,
+)
 from nas.search.result import SearchResult
 from nas.stages.measure import load_predictors
 from nas.stages.supernet import TrainedSupernet, open_supernet
@@ -55,15 +62,16 @@ class Objectives:
 
     def cheap_values(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """Latencies and analytic costs, shape `(n, k)`."""
-        columns = []
-        for name in self.cheap:
-            workload = name.removesuffix("_ms")
-            if name.endswith("_ms") and workload in self.predictors:
-                columns.append(self.predictors[workload].predict(architectures)[0])
-            else:
-                costs = [self.space.cost(arch, self.workload) for arch in architectures]
-                columns.append(np.array([float(getattr(cost, name)) for cost in costs]))
+        columns = [self.cost(architectures, name) for name in self.cheap]
         return np.stack(columns, axis=1) if columns else np.zeros((len(architectures), 0))
+
+    def cost(self, architectures: Sequence[Architecture], name: str) -> NDArray[np.float64]:
+        """One latency or analytic cost, shape `(n,)`."""
+        workload = name.removesuffix("_ms")
+        if workload in self.predictors and workload != name:
+            return self.predictors[workload].predict(architectures)[0]
+        costs = [self.space.cost(arch, self.workload) for arch in architectures]
+        return np.array([float(getattr(cost, name)) for cost in costs])
 
     def front(self, result: SearchResult) -> NDArray[np.int64]:
         """Evaluations within all bounds that no other such one dominates in the objectives."""
@@ -75,6 +83,35 @@ class Objectives:
     def select(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The columns that are objectives, in the order of the configuration."""
         return values[:, [self.columns.index(name) for name in self.names]]
+
+
+def refuse_impossible(run: Run, space: TransformerSpace, *, measured: bool) -> None:
+    """Check the bounds on what is known without weights, before anything is trained.
+
+    Args:
+        run: Its configuration names the bounds.
+        space: The search space.
+        measured: Whether the latency table is there, so that latencies are known too.
+
+    Raises:
+        NothingFeasibleError: No architecture is within the bounds.
+    """
+    predictors = load_predictors(run, space) if measured else {}
+    known = (*COSTS, *(f"{workload}_ms" for workload in predictors))
+    bounds = [
+        bound
+        for bound in parse_constraints(run.config.search.bounds, run.config.objectives)
+        if bound.objective in known
+    ]
+    if not bounds:
+        return
+    objectives = Objectives(run, space, predictors)
+    names = [str(bound.objective) for bound in bounds]
+
+    def values(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        return np.stack([objectives.cost(architectures, name) for name in names], axis=1)
+
+    nearest_feasible(space, values, bounds, run.config.seed, names)
 
 
 def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def train(run: Run) -> dict[str, Any]:
             steps=settings.steps,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            warmup_steps=settings.warmup_steps,
+            warmup_steps=min(settings.warmup_steps, settings.steps // 2),
             clip_norm=settings.clip_norm,
             label_smoothing=settings.label_smoothing,
             dropout=settings.dropout,

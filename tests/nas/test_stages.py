@@ -469,6 +469,19 @@ def test_an_impossible_bound_is_told_with_the_nearest(copied, capsys):
     assert rows(copied) == known
 
 
+@pytest.mark.parametrize(("bound", "measured"), [("macs <= 1", False), ("latency_ms <= 1e-9", True)])
+def test_an_impossible_bound_is_told_before_training(
+    tmp_path, monkeypatch, capsys, bound, measured
+):
+    monkeypatch.chdir(tmp_path)
+    Path("new.yaml").write_text(DIGITS)
+    assert main(["run", "new.yaml", f"search.bounds=[{bound}]"]) == 3
+    assert bound.split()[0] in capsys.readouterr().err
+    assert Path("runs/digits/table.json").exists() == measured
+    assert not Path("runs/digits/supernet.json").exists()
+    assert not Path("runs/digits/training.jsonl").exists()
+
+
 def test_a_bound_on_the_search_is_kept(copied):
     found = load(copied / "search.json")
     latencies = sorted(point["values"][1] for point in found["evaluated"])

@@ -118,3 +118,17 @@ def test_a_cost_is_asked_for_a_few_hundred_times_a_sample():
 
     sample_by_cost(VISION, cost, 20, np.random.default_rng(0))
     assert calls < 20 * 300
+
+
+def test_single_samples_are_uniform_over_size_too():
+    """Training draws one at a time."""
+    rng = np.random.default_rng(0)
+    low, high = (VISION.cost(arch).parameters for arch in (VISION.smallest, VISION.largest))
+    drawn = [
+        sample_by_cost(VISION, lambda arch: VISION.cost(arch).parameters, 1, rng)[0]
+        for _ in range(300)
+    ]
+    shares = [(VISION.cost(arch).parameters - low) / (high - low) for arch in drawn]
+    counts, _ = np.histogram(shares, bins=4, range=(0, 1))
+    assert counts.min() > 0.15 * 300
+    assert counts.max() < 0.35 * 300

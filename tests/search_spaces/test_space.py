@@ -337,3 +337,17 @@ def test_text_that_is_no_architecture(text, message):
 def test_genes_that_are_refused(call, genes, message):
     with pytest.raises(UserError, match=message):
         call(genes)
+
+
+def test_many_independent_switches_are_counted_at_once():
+    choices, active = {}, {}
+    for index in range(40):
+        choices[f"on.{index}"] = (False, True)
+        choices[f"width.{index}"] = (1, 2, 3)
+        active[f"width.{index}"] = {f"on.{index}": [True]}
+    assert SearchSpace(choices, active).size == 4**40
+
+
+def test_choices_that_are_no_plain_values_are_refused():
+    with pytest.raises(UserError, match=r"gene 'k' has the choice \(1, 1\)"):
+        SearchSpace({"k": ((1, 1), (3, 3))})
