@@ -84,7 +84,7 @@ def launch(arguments, stage, **keywords):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # Where the tests run in the background of a shell, Ctrl-C is ignored, and that is inherited.
+        # In the background of a shell Ctrl-C is ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **keywords,
     )
