@@ -64,6 +64,11 @@ def events():
     return read_lines(Path("runs/digits/events.jsonl"))
 
 
+def heed_interruptions():
+    """In the background of a shell Ctrl-C is ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def launch(arguments, stage, **keywords):
     """Start `nas` in a process of its own, with a pipeline of one stage."""
     script = textwrap.dedent(
@@ -84,9 +89,7 @@ def launch(arguments, stage, **keywords):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # In the background of a shell Ctrl-C is ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **keywords,
+        **{"preexec_fn": heed_interruptions} | keywords,
     )
 
 
