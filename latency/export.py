@@ -21,7 +21,6 @@ def export_network(
     *,
     library: GraphLibrary,
     provenance: Mapping[str, object],
-    reference: Mapping[str, Tensor] | None = None,
     examples: Path | None = None,
 ) -> Artifact:
     """Write a network as ONNX, with example inputs and reference outputs beside it.
@@ -32,14 +31,13 @@ def export_network(
         path: The file; its folder is made.
         library: Exported parts.
         provenance: Facts that are kept in the file and with every measurement of it.
-        reference: Outputs that the model must give; by default those of `network`, run eagerly.
         examples: Where inputs and outputs are written; by default beside the file, as .npz.
 
     Raises:
         UserError: The disk is full.
     """
     facts = {**provenance, "opset": OPSET, "precision": "fp32"}
-    values = network.run(feeds) if reference is None else reference
+    values = network.run(feeds)
     model = library.assemble(network, {name: str(fact) for name, fact in facts.items()})
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
