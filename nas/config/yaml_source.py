@@ -49,12 +49,14 @@ class _Dumper(yaml.SafeDumper):
         return super().represent_scalar(tag, value, style)
 
 
-# YAML 1.1 reads 1e-3 as text, since it wants a point; everybody else reads a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+# YAML 1.1 reads 1e-3 as text, since it wants a point; everybody else reads a number. The dumper
+# knows it too, so that it quotes a name such as 1e3.
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def parse_yaml(text: str, source: str) -> Any:

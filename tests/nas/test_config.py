@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nas.config import (
@@ -99,6 +99,7 @@ def test_round_trip(tmp_path, source):
     embed=st.sets(st.integers(1, 4096), min_size=1, max_size=5),
     seed=st.integers(0, 2**63),
 )
+@example(name="0E0", rate=1e-5, embed={1}, seed=0)
 def test_round_trip_of_any_values(name, rate, embed, seed):
     data = {
         "name": name,
