@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from search_spaces.decoder import DecoderSpace
 from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
-from supernet.elastic import ElasticEmbedding, ElasticLinear, ElasticRMSNorm, copy_prefix
+from supernet.elastic import ElasticEmbedding, ElasticLinear, ElasticRMSNorm
 from supernet.parts import Network, Part, Port
+from supernet.sharing import WeightSharing
 
 EPSILON = 1e-6
 ROTARY_BASE = 10000.0
@@ -349,7 +350,7 @@ class ElasticHead(nn.Module):
         return logits
 
 
-class DecoderSupernet(nn.Module):
+class DecoderSupernet(WeightSharing[Decoder]):
     """All subnets of a `DecoderSpace` in one set of weights."""
 
     def __init__(self, space: DecoderSpace) -> None:
@@ -386,6 +387,9 @@ class DecoderSupernet(nn.Module):
         self, tokens: Tensor, arch: Architecture, past: Sequence[Tensor], dropout: float = 0.0
     ) -> tuple[Tensor, ...]:
         """Run the subnet `arch` after cached tokens; see `Decoder.forward`."""
+        if self.runs_plain(dropout):
+            outputs: tuple[Tensor, ...] = self.shared(arch)(tokens, *past)
+            return outputs
         subnet = self.space.subnet(arch)
         x, positions = self.stem(tokens, past[0] if past else None, subnet.embed)  # (B, S, E)
         present: list[Tensor] = []
@@ -402,9 +406,8 @@ class DecoderSupernet(nn.Module):
         tokens, *past = inputs
         return self.decode(tokens, arch, past)
 
-    def extract(self, arch: Architecture) -> Decoder:
-        """The subnet `arch` as a plain module in evaluation mode, with its weights copied."""
+    def build_plain(self, arch: Architecture) -> tuple[Decoder, list[int]]:
+        """See `WeightSharing.build_plain`."""
         subnet = self.space.subnet(arch)
         plain = Decoder(self.space, embed=subnet.embed, layers=subnet.layers)
-        copy_prefix(plain, self, [layer.index for layer in subnet.layers])
-        return plain.eval()
+        return plain, [layer.index for layer in subnet.layers]

@@ -14,17 +14,10 @@ from torch.nn import functional as F
 from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
 from search_spaces.vit import VisionTransformerSpace
-from supernet.elastic import (
-    ElasticLayerNorm,
-    ElasticLinear,
-    ElasticPatchEmbedding,
-    Views,
-    copy_prefix,
-    keep,
-    recall,
-)
+from supernet.elastic import ElasticLayerNorm, ElasticLinear, ElasticPatchEmbedding
 from supernet.gradients import prefix
 from supernet.parts import Network, Part, Port
+from supernet.sharing import WeightSharing
 
 POSITION_STD = 0.5
 """Standard deviation of the positions at the start. The usual 0.02 drowns beside the patches and
@@ -213,7 +206,6 @@ class ElasticStem(nn.Module):
         self, *, channels: int, patch_size: int, tokens: int, pooling: str, embed: int
     ) -> None:
         super().__init__()
-        self._views = Views()
         self.patches = ElasticPatchEmbedding(channels, embed, patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed)) if pooling == "cls" else None
         self.positions = nn.Parameter(torch.randn(1, tokens, embed) * POSITION_STD)
@@ -221,16 +213,10 @@ class ElasticStem(nn.Module):
     def forward(self, images: Tensor, embed: int) -> Tensor:
         """`(B, C, H, W)` to `(B, T, E)`, with the first `embed` features."""
         x: Tensor = self.patches(images, embed).flatten(2).transpose(1, 2)
-        views = recall(self._views, embed, self.positions, self.class_token) or self._slice(embed)
-        if len(views) > 1:
-            x = torch.cat([views[1].expand(x.shape[0], -1, -1), x], dim=1)
-        return x + views[0]
-
-    def _slice(self, embed: int) -> tuple[Tensor, ...]:
-        """Positions and, where there is one, the class token, of `embed` features."""
-        parameters = (self.positions, self.class_token)
-        views = (prefix(p, *p.shape[:-1], embed) for p in parameters if p is not None)
-        return keep(self._views, embed, *views)
+        if self.class_token is not None:
+            class_token = prefix(self.class_token, 1, 1, embed)
+            x = torch.cat([class_token.expand(x.shape[0], -1, -1), x], dim=1)
+        return x + prefix(self.positions, *self.positions.shape[:-1], embed)
 
 
 class ElasticHead(nn.Module):
@@ -249,7 +235,7 @@ class ElasticHead(nn.Module):
         return logits
 
 
-class VisionTransformerSupernet(nn.Module):
+class VisionTransformerSupernet(WeightSharing[VisionTransformer]):
     """All subnets of a `VisionTransformerSpace` in one set of weights."""
 
     def __init__(self, space: VisionTransformerSpace) -> None:
@@ -284,6 +270,9 @@ class VisionTransformerSupernet(nn.Module):
         Returns:
             Logits, shape `(B, classes)`.
         """
+        if self.runs_plain(dropout):
+            plain: Tensor = self.shared(arch)(images)
+            return plain
         subnet = self.space.subnet(arch)
         x = self.stem(images, subnet.embed)  # (B, T, E)
         attention, ffn = tuple(self.attention), tuple(self.ffn)
@@ -297,9 +286,8 @@ class VisionTransformerSupernet(nn.Module):
         """What `VisionTransformer.network` gives, for its inputs in order."""
         return (self(*inputs, arch),)
 
-    def extract(self, arch: Architecture) -> VisionTransformer:
-        """The subnet `arch` as a plain module in evaluation mode, with its weights copied."""
+    def build_plain(self, arch: Architecture) -> tuple[VisionTransformer, list[int]]:
+        """See `WeightSharing.build_plain`."""
         subnet = self.space.subnet(arch)
         plain = VisionTransformer(self.space, embed=subnet.embed, layers=subnet.layers)
-        copy_prefix(plain, self, [layer.index for layer in subnet.layers])
-        return plain.eval()
+        return plain, [layer.index for layer in subnet.layers]

@@ -1,6 +1,7 @@
 """Law 1 for both families: a subnet inside the supernet is the module extracted from it."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from search_spaces import DecoderSpace, VisionTransformerSpace
 from supernet.families import build_supernet
 from supernet.gradients import SharedGradients
+from supernet.sharing import REMEMBERED
 
 torch.set_num_threads(1)
 
@@ -41,6 +43,8 @@ SPACES = {
 }
 NAMES = pytest.mark.parametrize("name", SPACES)
 TEXTS = pytest.mark.parametrize("name", ["full heads", "grouped heads"])
+# Without gradients a subnet runs as a plain module on shared weights, with them as elastic layers.
+MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
 _SUPERNETS = {}
 
 
@@ -93,7 +97,7 @@ def test_a_subnet_is_the_module_extracted_from_it(name, data):
     with torch.no_grad():
         expected = logits(plain, x)
         close(model(x, arch), expected)
-        close(model(x, arch), expected)  # from remembered views
+        close(model(x, arch), expected)  # as remembered
     close(model(x, arch), expected)  # with gradients
     with torch.inference_mode():
         close(model(x, arch), expected)
@@ -112,13 +116,14 @@ def neighbours(space):
 
 
 @NAMES
+@MODES
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-def test_every_elastic_dimension(name, train):
+def test_every_elastic_dimension(name, mode, train):
     space, model = SPACES[name], supernet(name, fresh=True).train(train)
     x = inputs(space)
     outputs = {}
     for arch in set(neighbours(space)):
-        with torch.set_grad_enabled(train):
+        with mode():
             outputs[arch] = model(x, arch).detach()
         with torch.no_grad():
             close(outputs[arch], logits(model.extract(arch), x))
@@ -139,18 +144,18 @@ def test_in_double_precision(name):
     for arch, before in single.items():
         with torch.no_grad():
             found = model(x, arch)
-            expected = logits(model.extract(arch).double(), x)
+            expected = logits(model.extract(arch), x)
         assert found.dtype == torch.float64
         close(found, before.double(), 1e-4)
-        # Plain modules are made in single precision, and so are their weights.
-        close(found, expected, 1e-5)
+        close(found, expected, 1e-12)
 
 
 @NAMES
-def test_under_autocast(name):
+@MODES
+def test_under_autocast(name, mode):
     space, model = SPACES[name], supernet(name)
     x = inputs(space)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with mode(), torch.autocast("cpu", torch.bfloat16):
         for arch in space.uniform(4):
             for _ in range(2):
                 close(model(x, arch), logits(model.extract(arch), x))
@@ -169,8 +174,8 @@ def test_heads_ffn_and_depth_are_what_remains_when_the_rest_is_silent(name, data
     arch = space.architecture({**space.largest, **arch, "embed": max(space.choices["embed"])})
     subnet = space.subnet(arch)
     x = inputs(space)
+    found = model(x, arch)
     with torch.no_grad():
-        found = model(x, arch)
         kept = {layer.index: layer for layer in subnet.layers}
         for index in range(space.max_depth):
             out, down = model.attention[index].out, model.ffn[index].down
@@ -258,14 +263,25 @@ def replace_one_at_a_time(model):
 
 
 def replace_vectors(model):
-    """Biases, class token, positions and norms, but no matrix."""
-    for name, parameter in model.named_parameters():
-        if not name.endswith("weight"):
+    """Biases and norms, but no matrix."""
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
             parameter.data = parameter.data + 0.1
+
+
+def cast_and_back(model):
+    model.double().float()
+    add_noise(model)
+
+
+def replace_one(model):
+    model.head.linear.weight = torch.nn.Parameter(model.head.linear.weight.detach() + 0.1)
 
 
 CHANGES = (
     add_noise,
+    cast_and_back,
+    replace_one,
     load_other_weights,
     assign_other_weights,
     train_a_step,
@@ -275,18 +291,21 @@ CHANGES = (
 
 
 @NAMES
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("change", CHANGES)
-def test_remembered_views_follow_the_weights(name, change):
+def test_remembered_subnets_follow_the_weights(name, change, mode):
     space, model = SPACES[name], supernet(name, fresh=True)
     x = inputs(space)
     several = space.uniform(3)
-    with torch.no_grad():
-        for arch in several:
-            model(x, arch)
+    with mode():
+        before = {arch: model(x, arch) for arch in several}
     change(model)
-    with torch.no_grad():
-        for arch in several:
-            close(model(x, arch), logits(model.extract(arch), x))
+    for arch in several:
+        with mode():
+            found = model(x, arch)
+            close(found, logits(model.extract(arch), x))
+            assert not torch.equal(found, before[arch])
+        close(found, model(x, arch))  # with gradients
 
 
 @NAMES
@@ -325,7 +344,70 @@ def test_extracted_modules_hold_nothing_elastic(name):
         for module in supernet(name).extract(arch).modules():
             kinds = type(module).__mro__
             assert not any("lastic" in kind.__module__ + kind.__qualname__ for kind in kinds)
-            assert not hasattr(module, "_views")
+
+
+@NAMES
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_is_extracted_can_be_trained(name, mode):
+    space, model = SPACES[name], supernet(name)
+    with mode():
+        plain = model.extract(space.smallest)
+    logits(plain, inputs(space)).sum().backward()
+    for parameter in plain.parameters():
+        assert parameter.is_contiguous()
+        assert parameter.grad.shape == parameter.shape
+
+
+@NAMES
+def test_extraction_draws_no_random_numbers(name):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    supernet(name).extract(SPACES[name].largest)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@NAMES
+def test_shared_modules_have_no_memory_of_their_own_and_no_gradients(name):
+    space, model = SPACES[name], supernet(name, fresh=True)
+    names = set(model.state_dict())
+    storages = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    with torch.inference_mode():
+        plain = model.shared(space.smallest)
+    assert model.shared(space.smallest) is plain
+    assert type(plain) is type(model.extract(space.smallest))
+    for parameter in plain.parameters():
+        assert parameter.untyped_storage().data_ptr() in storages
+        assert not parameter.requires_grad
+    assert set(model.state_dict()) == names
+    assert {id(p) for p in model.parameters()}.isdisjoint(id(p) for p in plain.parameters())
+
+
+@NAMES
+def test_few_shared_modules_are_remembered(name):
+    space, model = SPACES[name], supernet(name, fresh=True)
+    several = list(dict.fromkeys(neighbours(space)))[: REMEMBERED + 1]
+    assert len(several) == REMEMBERED + 1
+    first = model.shared(several[0])
+    for arch in several[1:-1]:
+        model.shared(arch)
+    assert model.shared(several[0]) is first
+    second = model.shared(several[1])
+    model.shared(several[-1])  # one too many: forgets the one not used for longest
+    model.shared(several[2])
+    assert model.shared(several[0]) is first
+    assert model.shared(several[1]) is second
+    assert len(model._remembered._modules) == REMEMBERED
+
+
+@NAMES
+def test_a_saved_supernet_remembers_nothing(name):
+    space, model = SPACES[name], supernet(name, fresh=True)
+    model.shared(space.smallest)
+    again = pickle.loads(pickle.dumps(model))
+    assert not again._remembered._modules
+    with torch.no_grad():
+        close(again(inputs(space), space.smallest), model(inputs(space), space.smallest))
 
 
 @NAMES
@@ -393,13 +475,14 @@ def test_gradients_touch_the_subnets_own_part_only(name, shared):
 
 
 @TEXTS
+@MODES
 @pytest.mark.parametrize("chunks", [(1,) * 9, (5, 1, 1, 2), (8, 1), (9,)], ids=str)
-def test_decoding_piece_by_piece_is_the_full_forward(name, chunks):
+def test_decoding_piece_by_piece_is_the_full_forward(name, mode, chunks):
     space, model = SPACES[name], supernet(name)
     tokens = inputs(space)
     for arch in space.uniform(3):
         plain = model.extract(arch)
-        with torch.no_grad():
+        with mode():
             full = model(tokens, arch)
             assert full.shape == (2, 9, space.vocabulary)
             for step in (lambda x, past, arch=arch: model.decode(x, arch, past), plain_step(plain)):
@@ -423,7 +506,8 @@ def plain_step(plain):
 
 
 @TEXTS
-def test_an_empty_cache_is_no_cache(name):
+@MODES
+def test_an_empty_cache_is_no_cache(name, mode):
     space, model = SPACES[name], supernet(name)
     tokens = inputs(space)
     arch = space.largest
@@ -432,18 +516,19 @@ def test_an_empty_cache_is_no_cache(name):
         for layer in space.subnet(arch).layers
         for _ in range(2)
     ]
-    with torch.no_grad():
+    with mode():
         close(model.decode(tokens, arch, empty)[0], model(tokens, arch))
         close(model.extract(arch)(tokens, *empty)[0], model(tokens, arch))
 
 
 @TEXTS
-def test_a_token_does_not_see_what_comes_after_it(name):
+@MODES
+def test_a_token_does_not_see_what_comes_after_it(name, mode):
     space, model = SPACES[name], supernet(name)
     tokens = inputs(space)
     changed = tokens.clone()
     changed[:, 5:] = (changed[:, 5:] + 1) % space.vocabulary
-    with torch.no_grad():
+    with mode():
         for arch in space.uniform(3):
             found, expected = model(changed, arch), model(tokens, arch)
             close(found[:, :5], expected[:, :5])

@@ -1,0 +1,142 @@
+"""A subnet as a plain module: with a copy of the supernet's weights, or looking at them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.space import Architecture
+
+Plain = TypeVar("Plain", bound=nn.Module)
+
+REMEMBERED = 16
+"""Subnets whose plain modules are kept; they hold no weights of their own."""
+
+
+class WeightSharing(nn.Module, Generic[Plain]):
+    """What all supernets share: their subnets as plain modules.
+
+    Every elastic dimension is a prefix, and a plain module names its parameters as the supernet
+    does, so that the shape of a plain parameter says which part of the supernet's it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._remembered: _Remembered[Plain] = _Remembered()
+
+    def build_plain(self, arch: Architecture) -> tuple[Plain, Sequence[int]]:
+        """The plain module of `arch`, not filled, and which layers of the supernet it has."""
+        raise NotImplementedError
+
+    def extract(self, arch: Architecture) -> Plain:
+        """The subnet `arch` as a plain module in evaluation mode, with its weights copied."""
+        return self._fill(arch, share=False)[0]
+
+    def shared(self, arch: Architecture) -> Plain:
+        """The subnet `arch` as a plain module in evaluation mode, on the supernet's own weights.
+
+        Its parameters are views, without gradients. The module is kept for the next call, as long
+        as the supernet's weights stay where they are in memory, whatever is written there.
+        """
+        plain = self._remembered.get(arch)
+        if plain is None:
+            plain, sources = self._fill(arch, share=True)
+            self._remembered.add(arch, plain, sources)
+        return plain
+
+    def runs_plain(self, dropout: float) -> bool:
+        """Whether a forward pass may use `shared`: nothing is trained, dropped or traced."""
+        return not (torch.is_grad_enabled() or dropout or torch.compiler.is_compiling())
+
+    def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
+        """The plain module with copies or views, and where the supernet keeps its parameters."""
+        sources = _Sources()
+        # Outside of inference mode: what is made there could never be trained.
+        with torch.inference_mode(False), torch.no_grad():
+            with torch.device("meta"):
+                plain, layers = self.build_plain(arch)
+            for name, parameter in list(plain.named_parameters()):
+                path, leaf = _elastic_path(name, layers)
+                owner = self.get_submodule(path)
+                source = owner.get_parameter(leaf).detach()
+                sources.add(owner, leaf)
+                part = source[tuple(slice(0, size) for size in parameter.shape)]
+                if not share:
+                    part = part.clone(memory_format=torch.contiguous_format)
+                _replace(plain, name, nn.Parameter(part, requires_grad=not share))
+            for name, _ in list(plain.named_buffers()):
+                path, leaf = _elastic_path(name, layers)
+                buffer = self.get_submodule(path).get_buffer(leaf)
+                _replace(plain, name, buffer if share else buffer.clone())
+        return plain.eval(), sources
+
+
+class _Sources:
+    """Where a supernet keeps the parameters that a plain module looks at."""
+
+    def __init__(self) -> None:
+        self.owners: list[dict[str, Any]] = []
+        self.names: list[str] = []
+        self.addresses: list[int] = []
+
+    def add(self, owner: nn.Module, name: str) -> None:
+        """Note a parameter of `owner`."""
+        self.owners.append(owner._parameters)
+        self.names.append(name)
+        self.addresses.append(owner.get_parameter(name).data_ptr())
+
+    def unmoved(self) -> bool:
+        """Whether all are still where they were.
+
+        A view holds the memory that it looks at, so that an equal address means that it is a view
+        of the parameter, whatever was loaded, cast or replaced since.
+        """
+        # In C, since a small subnet takes little longer than a loop over its parameters.
+        parameters = map(dict.__getitem__, self.owners, self.names)
+        return list(map(Tensor.data_ptr, parameters)) == self.addresses
+
+
+class _Remembered(Generic[Plain]):
+    """The plain modules used last. A copy of a supernet remembers nothing of the other's."""
+
+    def __init__(self) -> None:
+        self._modules: OrderedDict[Architecture, tuple[Plain, _Sources]] = OrderedDict()
+
+    def get(self, arch: Architecture) -> Plain | None:
+        """The module of `arch`, if it still looks at the supernet's weights."""
+        plain, sources = self._modules.get(arch, (None, None))
+        if sources is None or not sources.unmoved():
+            return None
+        self._modules.move_to_end(arch)
+        return plain
+
+    def add(self, arch: Architecture, plain: Plain, sources: _Sources) -> None:
+        """Remember a module, and forget the one that was not used for longest."""
+        self._modules[arch] = plain, sources
+        self._modules.move_to_end(arch)
+        if len(self._modules) > REMEMBERED:
+            self._modules.popitem(last=False)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Remembered[Plain]:
+        return _Remembered()
+
+    def __reduce__(self) -> tuple[type[_Remembered[Plain]], tuple[()]]:
+        return _Remembered, ()
+
+
+def _elastic_path(name: str, layers: Sequence[int]) -> tuple[str, str]:
+    """The supernet's module and the name in it for a plain one's, such as `ffn.0.up.weight`."""
+    owner, *rest = name.split(".")
+    if rest and rest[0].isdigit():
+        rest[0] = str(layers[int(rest[0])])
+    *path, leaf = [owner, *rest]
+    return ".".join(path), leaf
+
+
+def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(path), leaf, tensor)
