@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", default="examples/digits.yaml")
     parser.add_argument("--steps", type=int, help="instead of the configuration's")
     parser.add_argument("--threads", type=int, help="of training; all by default")
-    parser.add_argument("--distillation", help="kl or alpha")
+    parser.add_argument("--distillation", help="kl, alpha or none")
     parser.add_argument("--seeds", type=int, default=3, help="of the uniform sizes")
     parser.add_argument("--sizes", type=int, default=5, help="uniform sizes")
     parser.add_argument("--random", type=int, default=12, help="random subnets")

@@ -94,8 +94,9 @@ def _log_probabilities(logits: Tensor, classes: int) -> Tensor:
     return F.log_softmax(logits.reshape(-1, classes), dim=-1, dtype=dtype)
 
 
-LOSSES: Final[dict[str, DistillationLoss]] = {
+LOSSES: Final[dict[str, DistillationLoss | None]] = {
     "kl": kl_divergence,
     "alpha": adaptive_alpha_divergence,
+    "none": None,
 }
-"""What `training.distillation` may name."""
+"""What `training.distillation` may name; with none, all subnets learn from the labels."""

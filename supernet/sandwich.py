@@ -79,7 +79,7 @@ def sandwich_step(
     targets: Tensor,
     architectures: Sequence[Architecture],
     *,
-    distillation: DistillationLoss = kl_divergence,
+    distillation: DistillationLoss | None = kl_divergence,
     label_smoothing: float = 0.1,
     dropout: float = 0.0,
     clip_norm: float | None = 1.0,
@@ -89,6 +89,8 @@ def sandwich_step(
 
     The first learns from the labels, with label smoothing and dropout; each other one learns from
     the detached logits of the first, without dropout (in-place distillation, arXiv:1903.05134).
+    Without a loss of distillation all learn from the labels, as in MatFormer (arXiv:2310.07707):
+    a teacher that knows little yet holds back the weights that it shares with its students.
     Each subnet goes backward before the next goes forward, so that activations of one at a time
     are held.
 
@@ -99,8 +101,8 @@ def sandwich_step(
         inputs: One batch, on the device of the parameters.
         targets: Classes, shape `(*batch,)`, int64.
         architectures: The largest first.
-        distillation: Loss of all but the first.
-        label_smoothing: Share of a label that is spread over all classes, for the first.
+        distillation: Loss of all but the first; None is that of the first.
+        label_smoothing: Share of a label that is spread over all classes.
         dropout: Dropout of the first.
         clip_norm: Largest norm of the summed gradient; None does not clip.
         autocast: Gives the context in which logits and losses are computed.
@@ -117,16 +119,18 @@ def sandwich_step(
     losses = []
     for arch in architectures:
         with autocast(), gradients.collect():
-            if teacher is None:
-                logits = forward(inputs, arch, dropout=dropout)  # (*batch, classes)
-                teacher = logits.detach()
+            first = teacher is None
+            logits = forward(inputs, arch, dropout=dropout if first else 0.0)  # (*batch, classes)
+            if teacher is not None and distillation is not None:
+                loss = distillation(logits, teacher)
+            else:
                 loss = F.cross_entropy(
                     logits.reshape(-1, logits.shape[-1]).float(),
                     targets.reshape(-1),
                     label_smoothing=label_smoothing,
                 )
-            else:
-                loss = distillation(forward(inputs, arch), teacher)
+            if first:
+                teacher = logits.detach()
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     # One transfer for all numbers: on a GPU every single one would wait for the device.

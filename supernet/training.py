@@ -57,9 +57,10 @@ class Trainer:
         weight_decay: AdamW's, on the weights of linear and convolution layers.
         warmup_steps: Steps of linear warm-up before the cosine.
         clip_norm: Largest norm of the gradient of a step; None does not clip.
-        label_smoothing: Of the largest subnet's loss.
+        label_smoothing: Of the subnets that learn from the labels.
         dropout: Of the largest subnet.
-        distillation: `kl` or `alpha`; what the other subnets learn by.
+        distillation: `kl` or `alpha`: what the other subnets follow the largest by; or `none`: all
+            learn from the labels.
         random_subnets: Subnets a step beside the largest and the smallest.
         random_cost: Draw these uniformly over this cost; None is uniform over genes.
         ema: Decay of the running average of the weights, which the model ends with; None is off.

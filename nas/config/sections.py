@@ -172,13 +172,15 @@ class TrainingConfig(Section):
     )
     clip_norm: Positive = Field(default=1.0, description="Largest norm of the gradients.")
     label_smoothing: Share = Field(
-        default=0.1, description="Label smoothing of the largest subnet."
+        default=0.1, description="Label smoothing of the subnets that learn from the labels."
     )
     dropout: Share = Field(
         default=0.1, description="Dropout of the largest subnet; others have none."
     )
-    distillation: Literal["kl", "alpha"] = Field(
-        default="kl", description="How smaller subnets follow the largest: kl, or AlphaNet's alpha."
+    distillation: Literal["kl", "alpha", "none"] = Field(
+        default="kl",
+        description="How smaller subnets follow the largest: kl, or AlphaNet's alpha; none lets "
+        "all learn from the labels, which is faster in a short training from scratch.",
     )
     random_subnets: Whole = Field(
         default=2, description="Random subnets a step, beside the two extremes."

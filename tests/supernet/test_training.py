@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces import Architecture, DecoderSpace, UserError, VisionTransformerSpace
 from supernet.checkpoint import load_training
-from supernet.distillation import kl_divergence
+from supernet.distillation import DistillationLoss, kl_divergence
 from supernet.families import Supernet, build_supernet
 from supernet.gradients import SharedGradients
 from supernet.optimizer import WeightAverage, build_adamw
@@ -143,7 +143,8 @@ def test_the_sandwich_can_be_uniform_over_size() -> None:
     assert 0.25 < spread(lambda arch: space.cost(arch).parameters) < 0.65
 
 
-def test_a_step_adds_up_the_gradients_of_its_subnets() -> None:
+@pytest.mark.parametrize("distillation", [kl_divergence, None])
+def test_a_step_adds_up_the_gradients_of_its_subnets(distillation: DistillationLoss | None) -> None:
     model, reference = tiny_model(), tiny_model()
     space = model.space
     architectures = sandwich(space, seed=0, step=3)
@@ -159,6 +160,7 @@ def test_a_step_adds_up_the_gradients_of_its_subnets() -> None:
         inputs,
         targets,
         architectures,
+        distillation=distillation,
         clip_norm=None,
     )
 
@@ -166,7 +168,11 @@ def test_a_step_adds_up_the_gradients_of_its_subnets() -> None:
     loss = F.cross_entropy(teacher, targets, label_smoothing=0.1)
     expected = [loss.item()]
     for arch in architectures[1:]:
-        student = kl_divergence(reference(inputs, arch), teacher)
+        logits = reference(inputs, arch)
+        if distillation is None:
+            student = F.cross_entropy(logits, targets, label_smoothing=0.1)
+        else:
+            student = distillation(logits, teacher)
         expected.append(student.item())
         loss = loss + student
     loss.backward()  # type: ignore[no-untyped-call]
@@ -192,7 +198,7 @@ def test_clipping_bounds_the_whole_gradient() -> None:
     assert moved == pytest.approx(0.01, rel=1e-3)
 
 
-def test_only_the_largest_has_dropout_and_labels() -> None:
+def test_only_the_largest_has_dropout() -> None:
     model = tiny_model()
     seen = []
 
@@ -279,7 +285,7 @@ def test_precision_is_what_the_hardware_has(monkeypatch: pytest.MonkeyPatch) -> 
 # The loop
 
 
-@pytest.mark.parametrize("distillation", ["kl", "alpha"])
+@pytest.mark.parametrize("distillation", ["kl", "alpha", "none"])
 def test_all_subnets_learn(distillation: str) -> None:
     log: list[dict[str, Any]] = []
     model = tiny_model()
