@@ -14,30 +14,28 @@ from latency.graphs import OPSET, GraphLibrary
 from supernet.parts import Network
 
 
-def export_network(
+def write_network(
     network: Network,
-    feeds: Mapping[str, Tensor],
     path: Path,
     *,
     library: GraphLibrary,
     provenance: Mapping[str, object],
-    examples: Path | None = None,
-) -> Artifact:
-    """Write a network as ONNX, with example inputs and reference outputs beside it.
+) -> dict[str, object]:
+    """Write a network as ONNX, whole or not at all.
 
     Args:
         network: What to write; the weights of its modules go into the file.
-        feeds: Example inputs.
         path: The file; its folder is made.
         library: Exported parts.
-        provenance: Facts that are kept in the file and with every measurement of it.
-        examples: Where inputs and outputs are written; by default beside the file, as .npz.
+        provenance: Facts that are kept in the file.
+
+    Returns:
+        The provenance, and how the file was made.
 
     Raises:
         UserError: The disk is full.
     """
     facts = {**provenance, "opset": OPSET, "precision": "fp32"}
-    values = network.run(feeds)
     model = library.assemble(network, {name: str(fact) for name, fact in facts.items()})
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +45,36 @@ def export_network(
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    return facts
+
+
+def export_network(
+    network: Network,
+    feeds: Mapping[str, Tensor],
+    path: Path,
+    *,
+    library: GraphLibrary,
+    provenance: Mapping[str, object],
+) -> Artifact:
+    """Write a network as ONNX, with example inputs and its outputs beside it, as .npz.
+
+    Args:
+        network: What to write; the weights of its modules go into the file.
+        feeds: Example inputs.
+        path: The file; its folder is made.
+        library: Exported parts.
+        provenance: Facts that are kept in the file and with every measurement of it.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    values = network.run(feeds)
+    facts = write_network(network, path, library=library, provenance=provenance)
     return build_artifact(
         path,
         inputs={name: value.numpy() for name, value in feeds.items()},
         outputs={port.name: values[port.name].detach().numpy() for port in network.outputs},
         provenance=facts,
-        feeds=examples,
     )
 
 

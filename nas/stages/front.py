@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
-from latency.export import export_network
+from latency.export import write_network
 from latency.measurement import FAILED, Measurement
 from nas.atomic import read_json, write_json
 from nas.config import QUALITIES
@@ -72,28 +72,22 @@ class Exporter:
         plain = self.supernet.model.extract(arch)
         network = plain.network()
         path = self.path(name)
-        facts = {"architecture": arch.to_json(), "supernet": self.supernet.hash}
+        facts = write_network(
+            network,
+            path,
+            library=self.lab.library,
+            provenance={"architecture": arch.to_json(), "supernet": self.supernet.hash},
+        )
         artifacts: dict[str, Artifact] = {}
         for workload, call in self.lab.workloads.items():
             feeds = whole_inputs(network, call)
-            # Not beside the file: there may be one of that name that is the user's own.
-            examples = self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz"
-            if not artifacts:
-                export_network(
-                    network,
-                    feeds,
-                    path,
-                    library=self.lab.library,
-                    provenance=facts,
-                    examples=examples,
-                )
-            reference = self._reference(arch, network, feeds)
             artifacts[workload] = build_artifact(
                 path,
                 inputs={key: value.numpy() for key, value in feeds.items()},
-                outputs=reference,
+                outputs=self._reference(arch, network, feeds),
                 provenance={**facts, "workload": str(call)},
-                feeds=examples,
+                # Not beside the file: there may be one of that name that is the user's own.
+                feeds=self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz",
             )
         test = dict(self._test_metrics(path, arch, network))
         difference = test.pop("max_abs_difference")
