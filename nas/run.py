@@ -50,7 +50,7 @@ class Run:
         self.connection = connection
         self.store = EvaluationStore(connection)
         self.events = Events(directory.events)
-        self.console = console if console is not None else Console(stderr=True)
+        self.console = console if console is not None else _stderr()
         self._lock = lock
 
     @classmethod
@@ -139,3 +139,9 @@ def check_unchanged(config: Config, directory: RunDirectory) -> None:
     """
     if directory.is_trained and directory.config.exists():
         check_same_supernet(config, load_config(directory.config), short(directory.path))
+
+
+def _stderr() -> Console:
+    """A console that breaks lines for a terminal only: a file or a pipe has no width to fit in."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=1000)

@@ -40,6 +40,7 @@ def export_front(run: Run) -> dict[str, Any]:
 
 def print_front(run: Run) -> None:
     """Show the front as a table: test quality in the runtime, latency as measured."""
+    from rich import box
     from rich.table import Table
 
     front = read_json(run.directory.front)
@@ -47,15 +48,16 @@ def print_front(run: Run) -> None:
         return
     first = front["subnets"][0]
     metric = first["quality"]["metric"]
-    table = Table(title=f"{front['name']} on {front['device']['name']}, {front['mode']} timing")
-    table.add_column("subnet")
-    table.add_column(f"test {metric}", justify="right", no_wrap=True)
+    title = f"{front['name']} on {front['device']['name']}, {front['mode']} timing"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("subnet", no_wrap=True)
+    table.add_column(f"test {metric.replace('_', ' ')}", justify="right")
     for workload in first["workloads"]:
         name = "" if workload == "latency" else f"{workload} "
-        table.add_column(f"{name}predicted ms", justify="right")
-        table.add_column(f"{name}measured ms", justify="right", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("weights", justify="right", no_wrap=True)
+        table.add_column(f"{name}predicted ms", justify="right", min_width=len("predicted"))
+        table.add_column(f"{name}measured ms", justify="right", min_width=len("measured"))
+    table.add_column("MACs", justify="right")
+    table.add_column("weights", justify="right")
     for subnet in front["subnets"]:
         quality = subnet["quality"]
         cells = [subnet["name"], f"{quality['export_test']:.4f} ±{quality['test_se']:.4f}"]
@@ -63,7 +65,7 @@ def print_front(run: Run) -> None:
             cells += [f"{workload['predicted_ms']:.4f}", _measured(workload["measured_ms"])]
         cells += [f"{subnet['macs'] / 1e6:.2f} M", f"{subnet['size_bytes'] / 1e6:.2f} MB"]
         table.add_row(*cells)
-    run.console.print(table)
+    run.console.print(table, crop=False)
     if any(
         workload["measured_ms"]["status"] == "unstable"
         for subnet in front["subnets"]
