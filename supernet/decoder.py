@@ -388,8 +388,7 @@ class DecoderSupernet(WeightSharing[Decoder]):
     ) -> tuple[Tensor, ...]:
         """Run the subnet `arch` after cached tokens; see `Decoder.forward`."""
         if self.runs_plain(dropout):
-            outputs: tuple[Tensor, ...] = self.shared(arch)(tokens, *past)
-            return outputs
+            return self.shared(arch).forward(tokens, *past)
         subnet = self.space.subnet(arch)
         x, positions = self.stem(tokens, past[0] if past else None, subnet.embed)  # (B, S, E)
         present: list[Tensor] = []

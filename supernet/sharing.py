@@ -108,11 +108,11 @@ class _Remembered(Generic[Plain]):
 
     def get(self, arch: Architecture) -> Plain | None:
         """The module of `arch`, if it still looks at the supernet's weights."""
-        plain, sources = self._modules.get(arch, (None, None))
-        if sources is None or not sources.unmoved():
+        known = self._modules.get(arch)
+        if known is None or not known[1].unmoved():
             return None
         self._modules.move_to_end(arch)
-        return plain
+        return known[0]
 
     def add(self, arch: Architecture, plain: Plain, sources: _Sources) -> None:
         """Remember a module, and forget the one that was not used for longest."""

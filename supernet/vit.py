@@ -271,8 +271,7 @@ class VisionTransformerSupernet(WeightSharing[VisionTransformer]):
             Logits, shape `(B, classes)`.
         """
         if self.runs_plain(dropout):
-            plain: Tensor = self.shared(arch)(images)
-            return plain
+            return self.shared(arch).forward(images)
         subnet = self.space.subnet(arch)
         x = self.stem(images, subnet.embed)  # (B, T, E)
         attention, ffn = tuple(self.attention), tuple(self.ffn)
