@@ -6,7 +6,6 @@ of a wrong model is no latency.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from latency.database import storage_errors
+from latency.files import replacing
 from search_spaces.errors import UserError
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -82,14 +81,8 @@ def build_artifact(
     feeds = path.with_suffix(".npz") if feeds is None else feeds
     arrays = {f"input:{name}": np.asarray(value) for name, value in inputs.items()}
     arrays |= {f"output:{name}": np.asarray(value) for name, value in outputs.items()}
-    partial = feeds.with_name(feeds.name + ".tmp")
-    with storage_errors(feeds):
-        feeds.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(feeds)
+    with replacing(feeds) as file:
+        np.savez(file, allow_pickle=False, **arrays)
     return load_artifact(path, tolerance=tolerance, provenance=provenance, feeds=feeds)
 
 

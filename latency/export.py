@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact, load_artifact
-from latency.database import storage_errors
+from latency.files import replacing
 from latency.graphs import OPSET, GraphLibrary
 from supernet.parts import Network
 
@@ -37,14 +36,8 @@ def write_network(
     """
     facts = {**provenance, "opset": OPSET, "precision": "fp32"}
     model = library.assemble(network, {name: str(fact) for name, fact in facts.items()})
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".tmp")
-        with partial.open("wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    with replacing(path) as file:
+        file.write(model.SerializeToString())
     return facts
 
 

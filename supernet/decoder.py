@@ -387,8 +387,8 @@ class DecoderSupernet(WeightSharing[Decoder]):
         self, tokens: Tensor, arch: Architecture, past: Sequence[Tensor], dropout: float = 0.0
     ) -> tuple[Tensor, ...]:
         """Run the subnet `arch` after cached tokens; see `Decoder.forward`."""
-        if self.runs_plain(dropout):
-            return self.shared(arch).forward(tokens, *past)
+        if (plain := self.plain(arch, dropout)) is not None:
+            return plain.forward(tokens, *past)
         subnet = self.space.subnet(arch)
         x, positions = self.stem(tokens, past[0] if past else None, subnet.embed)  # (B, S, E)
         present: list[Tensor] = []

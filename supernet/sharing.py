@@ -15,6 +15,8 @@ Plain = TypeVar("Plain", bound=nn.Module)
 
 REMEMBERED = 16
 """Subnets whose plain modules are kept; they hold no weights of their own."""
+WORTH_BUILDING = 8
+"""Calls of a subnet from which on its plain module is built: that takes as long as several."""
 
 
 class WeightSharing(nn.Module, Generic[Plain]):
@@ -48,9 +50,17 @@ class WeightSharing(nn.Module, Generic[Plain]):
             self._remembered.add(arch, plain, sources)
         return plain
 
-    def runs_plain(self, dropout: float) -> bool:
-        """Whether a forward pass may use `shared`: nothing is trained, dropped or traced."""
-        return not (torch.is_grad_enabled() or dropout or torch.compiler.is_compiling())
+    def plain(self, arch: Architecture, dropout: float) -> Plain | None:
+        """What a forward pass may run instead of elastic layers, if that is worth while.
+
+        Nothing must be trained, dropped or traced, and the subnet must have run a few times.
+        """
+        if torch.is_grad_enabled() or dropout or torch.compiler.is_compiling():
+            return None
+        plain = self._remembered.get(arch)
+        if plain is None and self._remembered.is_worth_building(arch):
+            plain = self.shared(arch)
+        return plain
 
     def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
         """The plain module with copies or views, and where the supernet keeps its parameters."""
@@ -62,32 +72,33 @@ class WeightSharing(nn.Module, Generic[Plain]):
             for name, parameter in list(plain.named_parameters()):
                 path, leaf = _elastic_path(name, layers)
                 owner = self.get_submodule(path)
-                source = owner.get_parameter(leaf).detach()
-                sources.add(owner, leaf)
+                source = sources.add(owner._parameters, leaf).detach()
                 part = source[tuple(slice(0, size) for size in parameter.shape)]
                 if not share:
                     part = part.clone(memory_format=torch.contiguous_format)
                 _replace(plain, name, nn.Parameter(part, requires_grad=not share))
             for name, _ in list(plain.named_buffers()):
                 path, leaf = _elastic_path(name, layers)
-                buffer = self.get_submodule(path).get_buffer(leaf)
+                buffer = sources.add(self.get_submodule(path)._buffers, leaf)
                 _replace(plain, name, buffer if share else buffer.clone())
         return plain.eval(), sources
 
 
 class _Sources:
-    """Where a supernet keeps the parameters that a plain module looks at."""
+    """Where a supernet keeps the parameters and buffers that a plain module looks at."""
 
     def __init__(self) -> None:
         self.owners: list[dict[str, Any]] = []
         self.names: list[str] = []
         self.addresses: list[int] = []
 
-    def add(self, owner: nn.Module, name: str) -> None:
-        """Note a parameter of `owner`."""
-        self.owners.append(owner._parameters)
+    def add(self, owner: dict[str, Any], name: str) -> Tensor:
+        """Note the tensor `name` of a module's parameters or buffers, and give it."""
+        tensor: Tensor = owner[name]
+        self.owners.append(owner)
         self.names.append(name)
-        self.addresses.append(owner.get_parameter(name).data_ptr())
+        self.addresses.append(tensor.data_ptr())
+        return tensor
 
     def unmoved(self) -> bool:
         """Whether all are still where they were.
@@ -96,8 +107,8 @@ class _Sources:
         of the parameter, whatever was loaded, cast or replaced since.
         """
         # In C, since a small subnet takes little longer than a loop over its parameters.
-        parameters = map(dict.__getitem__, self.owners, self.names)
-        return list(map(Tensor.data_ptr, parameters)) == self.addresses
+        tensors = map(dict.__getitem__, self.owners, self.names)
+        return list(map(Tensor.data_ptr, tensors)) == self.addresses
 
 
 class _Remembered(Generic[Plain]):
@@ -105,11 +116,15 @@ class _Remembered(Generic[Plain]):
 
     def __init__(self) -> None:
         self._modules: OrderedDict[Architecture, tuple[Plain, _Sources]] = OrderedDict()
+        self._calls: dict[Architecture, int] = {}
 
     def get(self, arch: Architecture) -> Plain | None:
         """The module of `arch`, if it still looks at the supernet's weights."""
         known = self._modules.get(arch)
-        if known is None or not known[1].unmoved():
+        if known is None:
+            return None
+        if not known[1].unmoved():
+            self._modules.clear()  # or they would hold the old weights in memory
             return None
         self._modules.move_to_end(arch)
         return known[0]
@@ -120,6 +135,16 @@ class _Remembered(Generic[Plain]):
         self._modules.move_to_end(arch)
         if len(self._modules) > REMEMBERED:
             self._modules.popitem(last=False)
+
+    def is_worth_building(self, arch: Architecture) -> bool:
+        """Count a call of a subnet that is not there; whether there were enough since it was."""
+        if len(self._calls) > 100 * REMEMBERED:
+            self._calls.clear()
+        self._calls[arch] = self._calls.get(arch, 0) + 1
+        if self._calls[arch] < WORTH_BUILDING:
+            return False
+        del self._calls[arch]
+        return True
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Remembered[Plain]:
         return _Remembered()

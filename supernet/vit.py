@@ -270,8 +270,8 @@ class VisionTransformerSupernet(WeightSharing[VisionTransformer]):
         Returns:
             Logits, shape `(B, classes)`.
         """
-        if self.runs_plain(dropout):
-            return self.shared(arch).forward(images)
+        if (plain := self.plain(arch, dropout)) is not None:
+            return plain.forward(images)
         subnet = self.space.subnet(arch)
         x = self.stem(images, subnet.embed)  # (B, T, E)
         attention, ffn = tuple(self.attention), tuple(self.ffn)

@@ -50,14 +50,15 @@ def print_front(run: Run) -> None:
     metric = first["quality"]["metric"]
     title = f"{front['name']} on {front['device']['name']}, {front['mode']} timing"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("subnet", no_wrap=True)
-    table.add_column(f"test {metric.replace('_', ' ')}", justify="right")
+    # A narrow terminal breaks cells, and cuts none off.
+    table.add_column("subnet", overflow="fold")
+    table.add_column(f"test {metric.replace('_', ' ')}", justify="right", overflow="fold")
     for workload in first["workloads"]:
         name = "" if workload == "latency" else f"{workload} "
-        table.add_column(f"{name}predicted ms", justify="right", min_width=len("predicted"))
-        table.add_column(f"{name}measured ms", justify="right", min_width=len("measured"))
-    table.add_column("MACs", justify="right")
-    table.add_column("weights", justify="right")
+        table.add_column(f"{name}predicted ms", justify="right", overflow="fold")
+        table.add_column(f"{name}measured ms", justify="right", overflow="fold")
+    table.add_column("MACs", justify="right", overflow="fold")
+    table.add_column("weights", justify="right", overflow="fold")
     for subnet in front["subnets"]:
         quality = subnet["quality"]
         cells = [subnet["name"], f"{quality['export_test']:.4f} ±{quality['test_se']:.4f}"]
@@ -65,7 +66,7 @@ def print_front(run: Run) -> None:
             cells += [f"{workload['predicted_ms']:.4f}", _measured(workload["measured_ms"])]
         cells += [f"{subnet['macs'] / 1e6:.2f} M", f"{subnet['size_bytes'] / 1e6:.2f} MB"]
         table.add_row(*cells)
-    run.console.print(table, crop=False)
+    run.console.print(table)
     if any(
         workload["measured_ms"]["status"] == "unstable"
         for subnet in front["subnets"]

@@ -7,6 +7,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,21 @@ def test_page_refers_to_nothing_outside_itself(vit, tmp_path):
     policy = next(a["content"] for _, a in parsed.elements if "http-equiv" in a)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "http" not in policy
+
+
+@pytest.mark.parametrize(
+    ("distillation", "caption"),
+    [("kl", "the others from its outputs"), ("none", "All subnets learn from the labels.")],
+)
+def test_training_says_what_subnets_learn_from(vit, tmp_path, distillation, caption):
+    run = tmp_path / "run"
+    shutil.copytree(vit, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["training"] = {**config.get("training", {}), "distillation": distillation}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = Page(render(load_run(run))).text
+    assert caption in text
+    assert ("in-place distillation" in text) == (distillation == "kl")
 
 
 @pytest.mark.usefixtures("_small")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import DecoderSpace, VisionTransformerSpace
+from supernet import sharing
 from supernet.families import build_supernet
 from supernet.gradients import SharedGradients
 from supernet.sharing import REMEMBERED
@@ -46,6 +47,14 @@ TEXTS = pytest.mark.parametrize("name", ["full heads", "grouped heads"])
 # Without gradients a subnet runs as a plain module on shared weights, with them as elastic layers.
 MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
 _SUPERNETS = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def build_at_once():
+    """Let a subnet run as a plain module from its first call on, if it may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing, "WORTH_BUILDING", 1)
+        yield
 
 
 def supernet(name, fresh=False):
@@ -398,6 +407,53 @@ def test_few_shared_modules_are_remembered(name):
     assert model.shared(several[0]) is first
     assert model.shared(several[1]) is second
     assert len(model._remembered._modules) == REMEMBERED
+
+
+@NAMES
+def test_a_plain_module_is_built_when_it_pays(name, monkeypatch):
+    monkeypatch.setattr(sharing, "WORTH_BUILDING", 3)
+    space, model = SPACES[name], supernet(name, fresh=True)
+    x = inputs(space)
+    with torch.no_grad():
+        for count in (0, 0, 1, 1):
+            close(model(x, space.smallest), logits(model.extract(space.smallest), x))
+            assert len(model._remembered._modules) == count
+
+
+@NAMES
+def test_weights_that_moved_are_let_go(name):
+    space, model = SPACES[name], supernet(name, fresh=True)
+    for arch in space.uniform(3):
+        model.shared(arch)
+    model.double()
+    model.shared(space.smallest)
+    assert len(model._remembered._modules) == 1
+
+
+@NAMES
+def test_weights_from_outside(name):
+    """As `torch.func.functional_call` puts them in: tensors that are no parameters."""
+    space, model = SPACES[name], supernet(name, fresh=True)
+    x, arch = inputs(space), space.smallest
+    others = {n: t.detach() * 0.5 + 0.01 for n, t in model.named_parameters()}
+    with torch.no_grad():
+        before = model(x, arch)
+        found = torch.func.functional_call(model, others, (x, arch))
+        assert torch.equal(model(x, arch), before)
+        model.load_state_dict(others, strict=False)
+        close(model(x, arch), found)
+
+
+@TEXTS
+def test_remembered_subnets_follow_the_buffers(name):
+    space, model = SPACES[name], supernet(name, fresh=True)
+    x, arch = inputs(space), space.largest
+    with torch.no_grad():
+        before = model(x, arch)
+        model.stem.rotary.cos = model.stem.rotary.cos * 0.5
+        found = model(x, arch)
+    assert not torch.equal(found, before)
+    close(found, model(x, arch))
 
 
 @NAMES
