@@ -63,6 +63,7 @@ def test_open_too_many_threads() -> None:
         open_backend(DeviceProfile(name="big", threads=9999))
 
 
+@pytest.mark.slow
 def test_doctor_runs_the_device() -> None:
     checks = {check.name: check for check in doctor(get_device("cpu-1t"))}
     assert set(checks) == {"runtime", "session", "repeatability", "governor", "load", "disk"}

@@ -39,6 +39,7 @@ def test_session(backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig
     assert medians[1] < medians[2]
 
 
+@pytest.mark.slow
 def test_order_follows_seed(
     backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig
 ) -> None:

@@ -298,6 +298,7 @@ print(sum(one.sessions for one in results.values()))
 """
 
 
+@pytest.mark.slow
 def test_killed_between_sessions_resumes(tmp_path: Path, models: dict[str, Artifact]) -> None:
     database = tmp_path / "killed.db"
     paths = [str(models[name].path) for name in ("small", "large")]

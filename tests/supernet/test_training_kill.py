@@ -8,6 +8,7 @@ DRIVER = """
 import os, random, signal, sys, time
 from pathlib import Path
 
+import pytest
 import torch
 
 from search_spaces import VisionTransformerSpace
@@ -69,6 +70,7 @@ print(alone.read_text(), result.read_text(), kills, len(resumed_at), len(left))
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -1,0 +1,103 @@
+"""Learning latency from plain features: what a device with a known cost law would show."""
+
+import numpy as np
+import pytest
+
+from predictors.accuracy import kendall_tau, mape
+from predictors.latency import LatencyPredictor
+from search_spaces import UserError
+
+
+def measured(count, seed=0, noise=0.02, outliers=0.0):
+    """Depth, two widths and a column that says nothing; latency by layers and widths."""
+    rng = np.random.default_rng(seed)
+    depth = rng.integers(1, 7, count)
+    embed, ffn = rng.choice([512, 640], count), rng.integers(512, 3073, count)
+    idle = rng.normal(size=count)
+    latency = 20 + depth * (30 + 0.02 * embed + 0.01 * ffn)
+    latency = latency * np.exp(noise * rng.normal(size=count))
+    latency[rng.random(count) < outliers] *= 1.3
+    return np.stack([embed, depth, ffn, idle], axis=1).astype(float), latency
+
+
+def test_it_finds_a_cost_law_from_few_rows():
+    x, y = measured(40)
+    unseen, truth = measured(500, seed=1, noise=0.0)
+    mean, std = LatencyPredictor().fit(x, y).predict(unseen)
+    assert mean.shape == std.shape == (500,)
+    assert mape(mean, truth) < 0.015
+    assert kendall_tau(mean, truth) > 0.97
+
+
+def test_ten_rows_are_better_than_the_depth_alone():
+    unseen, truth = measured(500, seed=1, noise=0.0)
+    ours, line = [], []
+    for seed in range(5):
+        x, y = measured(10, seed=10 + seed)
+        ours.append(mape(LatencyPredictor().fit(x, y).predict(unseen)[0], truth))
+        slope = np.polynomial.Polynomial.fit(x[:, 1], y, 1)
+        line.append(mape(slope(unseen[:, 1]), truth))
+    assert np.mean(ours) < np.mean(line)
+
+
+def test_rows_measured_while_the_device_was_slow_are_not_followed():
+    x, y = measured(200, outliers=0.1)
+    unseen, truth = measured(500, seed=1, noise=0.0)
+    mean, _ = LatencyPredictor().fit(x, y).predict(unseen)
+    assert mape(mean, truth) < 0.015  # their share of the mean alone would be 0.03
+
+
+def test_nine_of_ten_lie_within_the_interval():
+    covered = []
+    for seed in range(8):
+        x, y = measured(60, seed=seed, noise=0.05)
+        unseen, truth = measured(500, seed=100 + seed, noise=0.05)
+        mean, std = LatencyPredictor().fit(x, y).predict(unseen)
+        covered.append(np.mean(np.abs(mean - truth) <= 1.645 * std))
+    assert 0.85 < np.mean(covered) < 0.95
+
+
+def test_features_without_a_number_of_layers():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (120, 3))
+    y = 5 + x[:, 0] + 2 * x[:, 1] * x[:, 2]
+    mean, _ = LatencyPredictor().fit(x[:80], y[:80]).predict(x[80:])
+    assert mape(mean, y[80:]) < 0.02
+
+
+def test_units_do_not_matter():
+    x, y = measured(30)
+    mean, std = LatencyPredictor().fit(x, y).predict(x)
+    others = LatencyPredictor().fit(x * [1, 1, 1e-6, 1e3], y * 1e-3).predict(x * [1, 1, 1e-6, 1e3])
+    np.testing.assert_allclose(others[0], mean * 1e-3, rtol=1e-4)
+    np.testing.assert_allclose(others[1], std * 1e-3, rtol=1e-4)
+
+
+def test_constant_latency_and_constant_columns():
+    x = np.ones((5, 3))
+    mean, std = LatencyPredictor().fit(x, np.full(5, 2.0)).predict(np.ones((2, 3)))
+    np.testing.assert_allclose(mean, 2.0, rtol=1e-3)
+    assert std.max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("features", "latency", "message"),
+    [
+        ([1.0, 2.0, 3.0], [1, 2, 3], r"features of shape \(3,\) must be \(n, d\)"),
+        ([[1.0], [2.0], [3.0]], [1, 2], r"latency of shape \(2,\) must be \(3,\)"),
+        ([[1.0], [2.0]], [1, 2], "2 measured architectures are too few"),
+        ([[1.0], [2.0], [3.0]], [1, 0, 2], "not above 0"),
+        ([[1.0], [2.0], [np.nan]], [1, 1, 2], "not a finite number"),
+    ],
+)
+def test_bad_input_is_named(features, latency, message):
+    with pytest.raises(UserError, match=message):
+        LatencyPredictor().fit(features, latency)
+
+
+def test_predicting_needs_a_fit_and_the_same_columns():
+    with pytest.raises(UserError, match="call fit first"):
+        LatencyPredictor().predict([[1.0]])
+    x, y = measured(10)
+    with pytest.raises(UserError, match="3 columns, those learned from 4"):
+        LatencyPredictor().fit(x, y).predict(x[:, :3])
