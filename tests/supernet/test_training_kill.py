@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DRIVER = """
 import os, random, signal, sys, time
 from pathlib import Path
 
-import pytest
 import torch
 
 from search_spaces import VisionTransformerSpace
