@@ -243,7 +243,7 @@ class Round:
             if seen != digest(json.loads(blocks)):
                 failures.append("wrong row" if seen else "a row that the witness did not see")
         failures += ["duplicate" for names in sessions.values() if len(names) > 1]
-        failures += ["lost session" for key in witness.seen if key not in sessions]
+        failures += [f"lost session {key}" for key in witness.seen if key not in sessions]
         for model in self.models:
             if counts[model.sha256] != SESSIONS:
                 failures.append(f"{counts[model.sha256]} sessions of a model, not {SESSIONS}")

@@ -172,11 +172,14 @@ class Agent:
         folder = self._session_folder(session)
         worker: subprocess.Popen[bytes] | None = None
         while True:
+            # In this order: a worker writes its result, lets go of the lock, ends. Its result counts
+            # once it has let go: a session that runs could not be forgotten
+            ended = worker is not None and worker.poll() is not None
             running = _is_locked(folder / "lock")
-            # Looked at after the lock: a worker writes its result before it lets go
-            if (outcome := _read_json(folder / "result.json")) is not None:
+            outcome = None if running else _read_json(folder / "result.json")
+            if outcome is not None:
                 return {"outcome": outcome}
-            if worker is not None and worker.poll() is not None and not running:
+            if ended and not running:
                 words = (folder / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
                 line = ": ".join(["the agent lost its session", *words])
                 return {"outcome": {"lost": line, "sha256": None}}

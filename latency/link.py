@@ -43,7 +43,7 @@ class Link:
             link._send(greeting(folder))
             link._receive()
         except BaseException:
-            link.close()
+            link.close(orderly=False)
             raise
         return link
 
@@ -68,9 +68,13 @@ class Link:
             self._send(pack(content[start : start + CHUNK_BYTES]))
         self._reply(number)
 
-    def close(self) -> None:
-        """End the link; the agent leaves, and finishes a session that it has begun."""
-        self._channel.close()
+    def close(self, *, orderly: bool = True) -> None:
+        """End the link; the agent leaves, and finishes a session that it has begun.
+
+        Args:
+            orderly: False drops a link that is broken, without waiting for the agent.
+        """
+        self._channel.close(orderly=orderly)
 
     def _request(self, do: str, **arguments: Any) -> int:
         self._requests += 1

@@ -55,7 +55,7 @@ class RemoteBackend:
             affinity: CPUs to pin a session to; None leaves the choice to the scheduler.
             folder: Where the agent and its cache lie on the device; `~` is the home there.
             silence_s: A link without a word for so long counts as cut.
-            link_retries: New connections in a row without an answer before the device is lost.
+            link_retries: New connections within one session before the device counts as lost.
             pause_s: First pause before such a connection; doubles each time, jittered by half.
         """
         self.transport = transport
@@ -92,7 +92,7 @@ class RemoteBackend:
         """
         if self._description is None:
             try:
-                self._retry(lambda link: None, retries=1)
+                self._retry(lambda link: None, retries=2)
             except DeviceLostError as error:
                 raise UserError(
                     f"{error}; check that it is on and that its name is right"
@@ -168,10 +168,10 @@ class RemoteBackend:
             try:
                 return work(self._connected())
             except LinkError as error:
-                self._drop()
+                self._drop(orderly=False)
                 reason = str(error)
             except BaseException:
-                self._drop()  # in the middle of a request, perhaps
+                self._drop(orderly=False)  # in the middle of a request, perhaps
                 raise
             if failures < retries:
                 time.sleep(min(5.0, self.pause_s * 2**failures) * random.uniform(0.5, 1.5))
@@ -210,9 +210,9 @@ class RemoteBackend:
         if isinstance(affinity, list) and not set(affinity) <= set(cpus):
             raise UserError(f"affinity {affinity} is not within the CPUs {cpus} of {name}")
 
-    def _drop(self) -> None:
+    def _drop(self, *, orderly: bool = True) -> None:
         if self._link is not None:
-            self._link.close()
+            self._link.close(orderly=orderly)
             self._link = None
 
 

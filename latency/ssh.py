@@ -194,13 +194,17 @@ class _SshChannel:
         lines = self._last_words.decode(errors="replace").strip().splitlines()
         return self._process.exit_status, lines[-1] if lines else ""
 
-    def close(self) -> None:
+    def close(self, *, orderly: bool = True) -> None:
         if self._closed:
             return
         self._closed = True
         if self._running is not None:
+            connection, process = self._running
             with contextlib.suppress(LinkError):
-                self._call(_end(*self._running), 4 * CLOSE_S)
+                if orderly:
+                    self._call(_leave(process), CLOSE_S)
+            with contextlib.suppress(LinkError):
+                self._call(_end(connection, orderly=orderly), 2 * CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(_cancel_all())
@@ -232,19 +236,19 @@ class _SshChannel:
             raise LinkError(f"not a word for {timeout_s:g} s") from None
 
 
-async def _end(
-    connection: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes]
-) -> None:
-    """Let the program see the end of its stdin and leave; then close, whatever it does."""
-    with contextlib.suppress(OSError, TimeoutError):
-        process.stdin.write_eof()
-        await asyncio.wait_for(process.wait_closed(), CLOSE_S)
-    connection.close()
-    try:
-        await asyncio.wait_for(connection.wait_closed(), CLOSE_S)
-    except TimeoutError:
-        connection.abort()
-        await asyncio.wait_for(connection.wait_closed(), CLOSE_S)
+async def _leave(process: asyncssh.SSHClientProcess[bytes]) -> None:
+    """Let the program see the end of its stdin, and end."""
+    process.stdin.write_eof()
+    await process.wait_closed()
+
+
+async def _end(connection: asyncssh.SSHClientConnection, *, orderly: bool) -> None:
+    if orderly:
+        connection.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(connection.wait_closed(), CLOSE_S)
+    connection.abort()
+    await connection.wait_closed()
 
 
 async def _cancel_all() -> None:

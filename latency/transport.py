@@ -34,8 +34,12 @@ class Channel(Protocol):
     def end(self) -> tuple[int | None, str]:
         """Exit code of a program that has ended (None if unknown), and its last line on stderr."""
 
-    def close(self) -> None:
-        """Give up the link: the program sees the end of its stdin. A second call does nothing."""
+    def close(self, *, orderly: bool = True) -> None:
+        """Give up the link: the program sees the end of its stdin. A second call does nothing.
+
+        Args:
+            orderly: Whether to give the program a moment to end; a broken link is dropped.
+        """
 
 
 class Transport(Protocol):
@@ -111,13 +115,13 @@ class _LocalChannel:
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return self._process.returncode, lines[-1] if lines else ""
 
-    def close(self) -> None:
+    def close(self, *, orderly: bool = True) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             if self._process.stdout is not None:
                 self._process.stdout.close()
             try:
-                self._process.wait(5.0)
+                self._process.wait(5.0 if orderly else 0.5)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

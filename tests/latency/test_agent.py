@@ -119,6 +119,16 @@ def test_a_cut_link_loses_no_finished_session(
     assert facts[0]["started_at"] < facts[1]["started_at"]
 
 
+def test_a_result_can_be_forgotten_at_once(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    with linked(interpreter, tmp_path) as link:
+        for _ in range(2):
+            link._reply(start(link, [models["anchor"]], tiny))
+            link.call("forget", session=NAME)
+            assert not list((tmp_path / "sessions").iterdir())
+
+
 def test_a_session_of_that_name_is_joined(
     interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
 ) -> None:
