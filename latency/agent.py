@@ -172,8 +172,8 @@ class Agent:
         folder = self._session_folder(session)
         worker: subprocess.Popen[bytes] | None = None
         while True:
-            # In this order: a worker writes its result, lets go of the lock, ends. Its result counts
-            # once it has let go: a session that runs could not be forgotten
+            # A worker writes its result, lets go of the lock, and ends: looked at the other way
+            # round. Its result counts once it has let go: one that runs cannot be forgotten
             ended = worker is not None and worker.poll() is not None
             running = _is_locked(folder / "lock")
             outcome = None if running else _read_json(folder / "result.json")

@@ -208,7 +208,6 @@ class _SshChannel:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(_cancel_all())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     @property
