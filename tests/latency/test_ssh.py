@@ -1,3 +1,4 @@
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -125,7 +126,7 @@ def test_a_refused_user_is_told(server: Server, interpreter: Path, tmp_path: Pat
 
 
 def test_nobody_there(server: Server, interpreter: Path) -> None:
-    with FaultProxy(server.port).listener as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     transport = server.transport(interpreter, port)
     with pytest.raises(LinkError, match=f"cannot connect to 127.0.0.1:{port}: "):
