@@ -149,9 +149,9 @@ def test_the_lock_goes_with_its_process_even_when_workers_live_on(tmp_path, sign
         lock = Lock(Path(sys.argv[1]))
         child = os.fork()
         if child == 0:
+            print(os.getpid(), flush=True)  # by now it has let the lock go
             time.sleep(60)
             os._exit(0)
-        print(child, flush=True)
         time.sleep(60)
         """
     )
