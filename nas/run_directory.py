@@ -133,7 +133,10 @@ class RunDirectory:
                 "give another one with output=DIRECTORY"
             ) from None
         except OSError as error:
-            raise storage_error(error, self.path) or error from error
+            raise storage_error(error, self.path) or UserError(
+                f"output {short(self.path)} cannot be made: {(error.strerror or '').lower()}; "
+                "give another one with output=DIRECTORY"
+            ) from error
 
     def claim(self) -> None:
         """Record this device as the first one, unless another one's files are here already.

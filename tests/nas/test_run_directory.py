@@ -226,3 +226,8 @@ def test_a_corrupt_device_record_is_named(tmp_path):
     (tmp_path / "table.json").write_text("{}")
     with pytest.raises(UserError, match=r"devices\.json is not valid JSON"):
         RunDirectory(tmp_path, "cpu")
+
+
+def test_an_output_that_cannot_be_made_is_named():
+    with pytest.raises(UserError, match=r"output /proc/run cannot be made: .*output=DIRECTORY"):
+        RunDirectory(Path("/proc/run"), "cpu-1t").make()
