@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Several test processes on few cores: one thread each, or they wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test check bench bench-latency bench-overhead bench-fidelity bench-kill bench-devices bench-text clean
+.PHONY: help setup demo test check bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -30,7 +30,7 @@ check: setup     ## Format, lint, types, import order, fast tests; under a minut
 	$(BIN)/lint-imports --no-logo
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-bench: bench-overhead bench-latency bench-devices bench-fidelity bench-kill  ## All benchmarks; an hour and more
+bench: bench-overhead bench-latency bench-devices bench-fidelity bench-kill bench-faults  ## All benchmarks; an hour and more
 
 bench-overhead: setup  ## Cost of a subnet inside the supernet, against its extracted module
 	$(BIN)/python -m benchmarks.overhead
@@ -46,6 +46,9 @@ bench-fidelity: setup  ## Quality in the supernet, against training alone
 
 bench-kill: setup      ## Kill -9 at random moments, resume, compare
 	$(BIN)/python -m benchmarks.kill
+
+bench-faults: setup    ## 500 faults on the way to a device behind SSH
+	$(BIN)/python -m benchmarks.faults
 
 bench-text: setup      ## The language-model example
 	$(BIN)/nas run examples/text.yaml

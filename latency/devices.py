@@ -11,6 +11,7 @@ import yaml
 from latency import host_facts
 from latency.backend import DeviceBackend
 from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.remote_profile import check_transport, open_remote
 from search_spaces.errors import UserError
 
 
@@ -26,6 +27,23 @@ class DeviceProfile:
     """onnxruntime execution provider."""
     spinning: bool = False
     """Whether idle threads spin; see `OnnxRuntimeBackend`."""
+    transport: str = "local"
+    """`local`, or `ssh` for a device behind SSH."""
+    host: str | None = None
+    """Name or address of a device behind SSH."""
+    port: int = 22
+    """TCP port of its sshd."""
+    user: str | None = None
+    """Who to log in as; by default what ssh itself would take."""
+    identity: str | None = None
+    """File of the private key; by default what ssh itself would take."""
+    known_hosts: str | None = None
+    """File of known host keys, by default `~/.ssh/known_hosts`."""
+    python: str | None = None
+    """Interpreter that has onnxruntime: on a device behind SSH (by default `python3`), or
+    another one of this host."""
+    folder: str = "~/.cache/elastic-nas"
+    """Where the agent and its cache lie, for a device behind SSH or an interpreter of its own."""
 
     def __post_init__(self) -> None:
         """Check types and values.
@@ -43,20 +61,35 @@ class DeviceProfile:
             raise UserError(f"threads {self.threads!r} of device {self.name} is not 1 or more")
         if not isinstance(self.spinning, bool):
             raise UserError(f"spinning {self.spinning!r} of device {self.name}: true or false")
+        check_transport(self)
         if self.backend not in BACKENDS:
             raise UserError(
                 f"backend {self.backend!r} of device {self.name} is not one of "
                 f"{', '.join(sorted(BACKENDS))}"
             )
 
+    @property
+    def lease(self) -> str:
+        """The physical device, on which one measurement runs at a time."""
+        return self.host if self.transport == "ssh" and self.host else "host"
+
+    @property
+    def by_agent(self) -> bool:
+        """Whether sessions run elsewhere: behind SSH, or in another interpreter of this host."""
+        return self.transport == "ssh" or self.python is not None
+
 
 def _onnxruntime(profile: DeviceProfile) -> DeviceBackend:
+    if profile.by_agent:
+        return open_remote(profile)
     return OnnxRuntimeBackend(
         threads=profile.threads, provider=profile.provider, spinning=profile.spinning
     )
 
 
 BACKENDS: Mapping[str, Callable[[DeviceProfile], DeviceBackend]] = {"onnxruntime": _onnxruntime}
+BOARDS = ("raspberry-pi-4", "raspberry-pi-5")
+"""Built-in devices behind SSH that a profile of the same name completes with its host."""
 
 
 def open_backend(profile: DeviceProfile) -> DeviceBackend:
@@ -72,9 +105,14 @@ def open_backend(profile: DeviceProfile) -> DeviceBackend:
 
 
 def builtin_devices() -> dict[str, DeviceProfile]:
-    """`cpu` with all CPUs that this process may use, `cpu-1t` with one thread."""
+    """`cpu` with all CPUs that this process may use, `cpu-1t` with one thread; the boards.
+
+    A board has no host yet; a profile of the same name gives it.
+    """
     threads = len(host_facts.available_cpus())
-    profiles = (DeviceProfile(name="cpu", threads=threads), DeviceProfile(name="cpu-1t"))
+    boards = [DeviceProfile(name=name, transport="ssh", threads=4) for name in BOARDS]
+    cpu = DeviceProfile(name="cpu", threads=threads)
+    profiles = (cpu, DeviceProfile(name="cpu-1t"), *boards)
     return {profile.name: profile for profile in profiles}
 
 
@@ -91,11 +129,11 @@ def list_devices() -> dict[str, DeviceProfile]:
         UserError: A file is malformed or two profiles share a name.
     """
     profiles = builtin_devices()
-    origins = dict.fromkeys(profiles, "the built-in one")
+    origins = {name: "the built-in one" for name in profiles if name not in BOARDS}
     for folder in device_folders():
         for path in sorted(folder.glob("*.yaml")):
             profile = _read(path)
-            if profile.name in profiles:
+            if profile.name in origins:
                 raise UserError(
                     f"{path}: the device name {profile.name} is taken by "
                     f"{origins[profile.name]}; rename one"
@@ -133,6 +171,8 @@ def _read(path: Path) -> DeviceProfile:
         if key not in known:
             raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; remove it")
     try:
-        return DeviceProfile(**{"name": path.stem, **content})
+        name = content.get("name", path.stem)
+        board = vars(builtin_devices()[name]) if name in BOARDS else {}
+        return DeviceProfile(**{"name": path.stem, **board, **content})
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

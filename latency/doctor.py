@@ -4,9 +4,11 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from latency import host_facts
 from latency.anchor import build_anchor
@@ -14,6 +16,7 @@ from latency.artifact import Artifact
 from latency.backend import BackendError, DeviceBackend
 from latency.devices import DeviceProfile, open_backend
 from latency.lease import device_lease
+from latency.remote_profile import close_backend, open_remote
 from latency.session_record import timed_session
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
@@ -37,6 +40,7 @@ class Check:
 def doctor(profile: DeviceProfile, *, lease_timeout_s: float = 60.0) -> list[Check]:
     """Try a device: runtime, provider, a session, repeatability, governor, load, disk.
 
+    One behind SSH also: host key, login, Python, throttling.
     Takes about ten seconds. Nothing is stored. A check that fails says what to do.
 
     Args:
@@ -48,11 +52,40 @@ def doctor(profile: DeviceProfile, *, lease_timeout_s: float = 60.0) -> list[Che
 
 
 def _checks(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
-    yield _runtime(profile)
+    device = None
+    if profile.by_agent:
+        checks, device = _connection(profile)
+        yield from checks
+        if device is None:
+            return
+    else:
+        yield _runtime(profile)
     yield from _sessions(profile, folder, lease_timeout_s)
-    yield _governor()
-    yield _load()
+    yield _governor(host_facts.governor() if device is None else device["governor"])
+    if device is None:
+        yield _load(os.getloadavg()[0], len(host_facts.available_cpus()))
+    else:
+        yield _load(device["load"], len(device["cpus"]))
     yield _disk(Path.cwd())
+
+
+def _connection(profile: DeviceProfile) -> tuple[list[Check], Mapping[str, Any] | None]:
+    """Reach the device's agent; what the device says of itself, None where it cannot be used."""
+    name, checks = "connection", list[Check]()
+    try:
+        with closing(open_remote(profile)) as backend:
+            device = backend.describe()
+            message = f"{backend.transport.name}, Python {device['python']} there"
+            checks.append(Check(name=name, ok=True, message=message))
+            name = "runtime"
+            runtime = backend.fingerprint()["runtime"]
+    except UserError as error:
+        return [*checks, Check(name=name, ok=False, message=str(error))], None
+    checks.append(Check(name=name, ok=True, message=runtime))
+    message = "the device tells of nothing that holds it back"
+    if throttled := ", ".join(device["throttled"]):
+        message = f"held back by {throttled}; see to its power supply and its cooling"
+    return [*checks, Check(name="throttling", ok=not throttled, message=message)], device
 
 
 def _runtime(profile: DeviceProfile) -> Check:
@@ -66,9 +99,11 @@ def _runtime(profile: DeviceProfile) -> Check:
 
 def _sessions(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
     try:
-        backend = open_backend(profile)
-        anchor, candidate = build_anchor(folder), build_anchor(folder, layers=4)
-        with device_lease("host", timeout_s=lease_timeout_s):
+        with ExitStack() as stack:
+            backend = open_backend(profile)
+            stack.callback(close_backend, backend)
+            anchor, candidate = build_anchor(folder), build_anchor(folder, layers=4)
+            stack.enter_context(device_lease(profile.lease, timeout_s=lease_timeout_s))
             ratios, anchor_us = _two_sessions(backend, anchor, candidate)
     except (UserError, BackendError) as error:
         yield Check(name="session", ok=False, message=str(error))
@@ -98,8 +133,7 @@ def _two_sessions(
     return ratios, anchor_us
 
 
-def _governor() -> Check:
-    governor = host_facts.governor()
+def _governor(governor: str) -> Check:
     ok = governor in ("performance", "unknown")
     message = f"frequency governor {governor}"
     if governor == "unknown":
@@ -109,8 +143,7 @@ def _governor() -> Check:
     return Check(name="governor", ok=ok, message=message)
 
 
-def _load() -> Check:
-    load, cpus = os.getloadavg()[0], len(host_facts.available_cpus())
+def _load(load: float, cpus: int) -> Check:
     ok = load < 0.5 * cpus
     message = f"load average {load:.2f} on {cpus} CPUs"
     if not ok:

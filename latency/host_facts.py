@@ -1,19 +1,31 @@
-"""What this host says of itself: processor, clocks, temperature. Standard library only."""
+"""What this host says of itself: processor, clocks, temperature, throttling.
 
+Part of the agent: standard library and Python 3.9 only.
+"""
+
+from __future__ import annotations
+
+import hashlib
 import os
 import platform
+import shlex
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CPU = Path("/sys/devices/system/cpu")
+_THROTTLING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+"""Bits 0 to 3 of `vcgencmd get_throttled`: what holds a Raspberry Pi back now."""
 
 
 def cpu_model() -> str:
-    """Name of the processor as the kernel gives it."""
+    """Name of the processor, or of the board, as the kernel gives it."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Hardware", "Model"):
             return value.strip()
-    return platform.processor() or platform.machine()
+    board = _read(Path("/proc/device-tree/model")).strip("\0 \n")
+    return board or platform.processor() or platform.machine()
 
 
 def available_cpus() -> list[int]:
@@ -35,18 +47,79 @@ def governor() -> str:
     return _read(_CPU / f"cpu{cpu}/cpufreq/scaling_governor").strip() or "unknown"
 
 
+def package_version(package: str) -> str | None:
+    """Version of an installed package; None where it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def fingerprint(
+    *, threads: int, provider: str, spinning: bool, affinity: list[int] | None
+) -> dict[str, str]:
+    """Processor, system, onnxruntime and its options; the same until one of them changes."""
+    return {
+        "cpu": cpu_model(),
+        "cpus": ",".join(str(cpu) for cpu in affinity or available_cpus()),
+        "cpu_quota": cpu_quota(),
+        "governor": governor(),
+        "machine": platform.machine(),
+        "os": f"{platform.system()} {_os_version()}",
+        "kernel": platform.release(),
+        "runtime": f"onnxruntime {package_version('onnxruntime')}",
+        "provider": provider,
+        "threads": str(threads),
+        "spinning": "on" if spinning else "off",
+    }
+
+
+def device_id() -> str:
+    """Tells two boards of one kind apart: a digest of the serial number, 12 hex digits."""
+    places = ("/proc/device-tree/serial-number", "/etc/machine-id")
+    serial = next(filter(None, (_read(Path(place)).strip("\0 \n") for place in places)), "")
+    return hashlib.sha256(serial.encode()).hexdigest()[:12] if serial else "unknown"
+
+
 def state() -> dict[str, object]:
     """What varies from moment to moment: load, clocks (MHz) and temperatures (degree C)."""
     clocks = [_number(path) for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
-    temperatures = {
-        path.name: _number(path / "temp") / 1000
-        for path in sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
-    }
     return {
         "load_average": list(os.getloadavg()),
         "clocks_mhz": [clock / 1000 for clock in clocks] or _cpuinfo_clocks(),
-        "temperatures_c": temperatures,
+        "temperatures_c": temperatures_c(),
     }
+
+
+def temperatures_c() -> dict[str, float]:
+    """Degree C by thermal zone."""
+    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
+    return {zone.name: _number(zone / "temp") / 1000 for zone in zones}
+
+
+def throttling() -> list[str]:
+    """What holds a Raspberry Pi back at this moment; empty elsewhere.
+
+    Asks `vcgencmd get_throttled`, which takes some milliseconds of one core.
+    """
+    try:
+        done = subprocess.run(
+            ["vcgencmd", "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=True
+        )
+        bits = int(done.stdout.decode().partition("=")[2], 16)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+    return [name for bit, name in enumerate(_THROTTLING) if bits >> bit & 1]
+
+
+def _os_version() -> str:
+    # Not platform.freedesktop_os_release: that is new in Python 3.10
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        for line in _read(Path(path)).splitlines():
+            name, _, value = line.partition("=")
+            if name == "PRETTY_NAME":
+                return "".join(shlex.split(value))
+    return platform.version()
 
 
 def _cpuinfo_clocks() -> list[float]:

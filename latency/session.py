@@ -1,5 +1,7 @@
 """What runs in the fresh process of a session: `python -m latency.session`.
 
+Part of the agent (Python 3.9): the same code times on this host and on a device.
+
 Reads one JSON line on stdin and writes JSON lines on stdout: which model is in work, and at
 last the reply. Imports numpy, onnxruntime and the standard library only, so that it starts in
 a third of a second. It ends by itself when stdin closes: a killed parent leaves no busy orphan.
@@ -8,6 +10,8 @@ Timing: `perf_counter_ns` around each `run_with_iobinding`, inputs and outputs b
 to host memory. So: transfers excluded (there are none on a CPU), no allocation of outputs, hot
 cache (the first run of a block is not timed unless it would be a large part of it).
 """
+
+from __future__ import annotations
 
 import ctypes
 import gc
@@ -61,8 +65,8 @@ class Model:
         if missing := set(outputs) - set(names):
             raise Rejected(f"no output {', '.join(sorted(missing))} among {', '.join(names)}")
         results = self.session.run(None, inputs)
-        self.difference = _compare(dict(zip(names, results, strict=True)), outputs, request)
-        self.bound = self._bind(inputs, dict(zip(names, results, strict=True)))
+        self.difference = _compare(dict(zip(names, results)), outputs, request)
+        self.bound = self._bind(inputs, dict(zip(names, results)))
         self.run_ns = min(self.time_run() for _ in range(2))
 
     def _bind(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
@@ -178,7 +182,7 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "models": [
             {"sha256": m.sha256, "blocks": b, "max_abs_difference": m.difference}
-            for m, b in zip(models, blocks, strict=True)
+            for m, b in zip(models, blocks)
         ],
         "facts": {
             "pid": os.getpid(),

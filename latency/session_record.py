@@ -27,6 +27,7 @@ def timed_session(
         samples: One per model, in that order.
         timing: Says how much drift is too much.
         anchor_limit_ns: An anchor slower than this is hot; None before there is a baseline.
+            A device that throttled (fact `throttled`) is hot as well.
     """
     anchor = samples[0].blocks
     rounds = _in_rounds(anchor, timing)
@@ -35,7 +36,8 @@ def timed_session(
     drift = _anchor_ns(after) / _anchor_ns(before) - 1
     anchor_ns = median(rounds)
     drifted = abs(drift) > timing.drift_limit
-    hot = anchor_limit_ns is not None and anchor_ns > anchor_limit_ns
+    slow = anchor_limit_ns is not None and anchor_ns > anchor_limit_ns
+    throttled = _throttled(samples[0].session)
     records = [
         ModelRecord(
             artifact=model,
@@ -48,13 +50,15 @@ def timed_session(
     message = ""
     if drifted:
         message = f"the anchor drifted by {100 * drift:+.1f} %"
-    elif hot and anchor_limit_ns is not None:
+    elif throttled:
+        message = f"the device held itself back: {', '.join(throttled)}"
+    elif slow and anchor_limit_ns is not None:
         over = 100 * (anchor_ns / anchor_limit_ns - 1)
         message = f"the device is slower than usual, {over:.1f} % beyond the limit"
     return SessionRecord(
         **about,
         outcome="drift" if drifted else "accepted",
-        hot=hot,
+        hot=slow or bool(throttled),
         ended_at=utc_now(),
         anchor_ns=anchor_ns,
         drift=drift,
@@ -103,3 +107,9 @@ def _anchor_ns(blocks: Sequence[Block]) -> float:
 def utc_now() -> str:
     """The time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _throttled(facts: Mapping[str, object]) -> list[str]:
+    """What held the device back during a session; see `latency.host_facts.throttling`."""
+    reasons = facts.get("throttled")
+    return [str(reason) for reason in reasons] if isinstance(reasons, list) else []

@@ -152,8 +152,12 @@ class LatencyStore:
             )
 
     def count_sessions(self, device: str) -> int:
-        """Sessions of a device in any mode, whatever became of them."""
-        query = "SELECT count(*) FROM latency_sessions WHERE fingerprint = ?"
+        """Sessions of a device in any mode, those aside that were lost.
+
+        A lost session is repeated as it was (the number seeds what it measures): a remote device
+        may have finished it meanwhile, and then gives its result.
+        """
+        query = "SELECT count(*) FROM latency_sessions WHERE fingerprint = ? AND outcome != 'lost'"
         return int(self._rows(query, device)[0][0])
 
     def history(

@@ -101,6 +101,7 @@ def measure_table(
     library: GraphLibrary,
     folder: Path,
     progress: Progress | None = None,
+    lease: str = "host",
 ) -> LatencyTable:
     """Measure every distinct block of a space.
 
@@ -117,6 +118,7 @@ def measure_table(
         library: Exported parts.
         folder: Where the chains' files are kept.
         progress: Told (artifacts finished, of how many, what happens), per workload.
+        lease: The physical device; one measurement at a time on each.
 
     Raises:
         UserError: The device cannot run a block, or was lost.
@@ -126,7 +128,9 @@ def measure_table(
         space.check_workload(workload)
         blocks = space.all_blocks()
         groups = [_chains(space, block, workload, library, folder) for block in blocks]
-        results = measure(groups, backend=backend, timing=timing, store=store, progress=progress)
+        results = measure(
+            groups, backend=backend, timing=timing, store=store, progress=progress, lease=lease
+        )
         for block, group in zip(blocks, groups, strict=True):
             found = [results[artifact.sha256] for artifact in group]
             rows.append(_row(block, name, found))

@@ -113,6 +113,20 @@ class TimingConfig:
         blocks = models * self.rounds + 2 * self.anchor_blocks
         return 1.0 + self.warmup_s + blocks * self.block_ms / 1000
 
+    def timeout_s(self, models: int) -> float:
+        """Longest time of a session of `models` models, unless they turn out to be slow."""
+        return max(self.min_timeout_s, 10 * self.estimate_s(models))
+
+    def request(self) -> dict[str, float]:
+        """The numbers that the process of a session needs; see `latency.session.serve`."""
+        return {
+            "seed": self.seed,
+            "rounds": self.rounds,
+            "block_ms": self.block_ms,
+            "warmup_s": self.warmup_s,
+            "anchor_blocks": self.anchor_blocks,
+        }
+
     @property
     def anchor_blocks(self) -> int:
         """Blocks of the anchor alone before, and again after, the rounds: 200 ms, 2 to 10 blocks.

@@ -87,14 +87,16 @@ COMMANDS: dict[str, Command] = {
         takes=("config",),
     ),
     "devices": Command(
-        summary="List the device profiles.",
+        summary="List the device profiles, or clean a device up.",
         description=(
             "List the device profiles that --device takes, and what each of them is. Profiles of "
             "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
-            "backend, threads, provider and spinning."
+            "backend, threads, provider and spinning; for a device behind SSH also transport: ssh, "
+            "host, port, user, identity, known_hosts, python and folder."
         ),
         example="nas devices",
         handler="nas.cli.devices:devices",
+        takes=("clean",),
     ),
     "doctor": Command(
         summary="Check whether a device can be measured.",
@@ -150,6 +152,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         )
         parser.add_argument(
             "--output", metavar="FILE", help="where --best writes to (default: best.onnx)"
+        )
+    if "clean" in command.takes:
+        parser.add_argument(
+            "--clean", metavar="NAME", help="remove what measuring has left on a device behind SSH"
         )
     if "device" in command.takes:
         parser.add_argument(

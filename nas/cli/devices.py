@@ -6,20 +6,25 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from latency.devices import get_device, list_devices
+from latency.devices import DeviceProfile, get_device, list_devices
 from latency.doctor import doctor as examine
 from nas.cli.streams import print_text
 
 
 def devices(arguments: argparse.Namespace) -> dict[str, Any]:
-    """List the device profiles."""
+    """List the device profiles, or clean one device up."""
+    if arguments.clean is not None:
+        return _clean(get_device(arguments.clean))
     profiles = list_devices()
     if arguments.json:
         return {"devices": [asdict(profile) for profile in profiles.values()]}
     width = max(len(name) for name in profiles)
     for name, profile in profiles.items():
         threads = f"{profile.threads} thread{'s' * (profile.threads != 1)}"
-        print_text(f"{name:<{width}}  {profile.backend}, {profile.provider}, {threads}")
+        line = f"{name:<{width}}  {profile.backend}, {profile.provider}, {threads}"
+        if profile.transport == "ssh":
+            line += f", behind SSH on {profile.host or 'a host that is not set yet'}"
+        print_text(line)
     return {}
 
 
@@ -35,3 +40,10 @@ def doctor(arguments: argparse.Namespace) -> dict[str, Any]:
         print_text(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.message}")
     print_text(f"device {profile.name} is {'ready' if ok else 'not ready'}")
     return {"ok": ok}
+
+
+def _clean(profile: DeviceProfile) -> dict[str, Any]:
+    from latency.remote_profile import clean_device
+
+    clean_device(profile)
+    return {"device": profile.name, "removed": profile.folder}

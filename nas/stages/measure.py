@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from latency.export import export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import FAILED, Measurement
 from latency.protocol import Progress, measure
+from latency.remote_profile import close_backend
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, measure_table
 from latency.timing import TimingConfig
@@ -39,6 +41,7 @@ class DeviceLab:
             space.check_workload(workload)
         self.profile: DeviceProfile = get_device(run.device)
         self.backend: DeviceBackend = open_backend(self.profile)
+        weakref.finalize(self, close_backend, self.backend)
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)
@@ -58,6 +61,7 @@ class DeviceLab:
                     timing=self.timing,
                     store=self.store,
                     progress=told(update),
+                    lease=self.profile.lease,
                 )
             results[workload] = [found[artifact.sha256] for artifact in models]
         return results
@@ -118,6 +122,7 @@ def measure_blocks(lab: DeviceLab) -> LatencyTable:
             store=lab.store,
             library=lab.library,
             folder=lab.folder / "chains",
+            lease=lab.profile.lease,
             progress=lambda done, total, line: update(done / total, f"{done}/{total}: {line}"),
         )
 

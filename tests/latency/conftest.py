@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,13 @@ from onnx import TensorProto, helper, numpy_helper
 from latency.anchor import build_anchor
 from latency.artifact import Artifact, build_artifact
 from latency.timing import TimingConfig
+from tests.latency.remote_device import (
+    Device,
+    Server,
+    make_interpreter,
+    remote_device,
+    serve_ssh,
+)
 
 
 def write_matmul(path: Path, width: int, layers: int = 2, wrong: bool = False) -> Artifact:
@@ -92,3 +100,26 @@ def tiny() -> TimingConfig:
         cooldown_s=0.0,
         backoff_s=0.0,
     )
+
+
+@pytest.fixture(scope="session")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A device's Python: numpy, onnxruntime, nothing else."""
+    return make_interpreter(tmp_path_factory.mktemp("device") / "venv")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real sshd where there is one."""
+    with serve_ssh(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def device(
+    tmp_path: Path, interpreter: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Device]:
+    """A device behind SSH with a fresh agent's folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ssh configuration of the user's
+    with remote_device(tmp_path / "device", interpreter, server) as device:
+        yield device

@@ -1,13 +1,17 @@
 import os
 import threading
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from latency.devices import DeviceProfile, get_device, list_devices, open_backend
+from latency.devices import BOARDS, DeviceProfile, get_device, list_devices, open_backend
 from latency.doctor import doctor
 from latency.lease import device_lease
+from latency.remote_profile import clean_device, open_remote
 from search_spaces.errors import UserError
+from tests.latency.remote_device import Device
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +34,10 @@ def test_own_profiles(tmp_path: Path) -> None:
     config.mkdir(parents=True)
     (config / "x.yaml").write_text("name: lab\n")
     assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
-    assert list(list_devices()) == ["cpu", "cpu-1t", "half", "lab"]
-    with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, half, lab; add devices"):
+    assert list(list_devices()) == ["cpu", "cpu-1t", *BOARDS, "half", "lab"]
+    with pytest.raises(
+        UserError, match=r"'pi5' is not one of cpu, cpu-1t, half, lab, raspb.*; add devices"
+    ):
         get_device("pi5")
 
 
@@ -43,6 +49,11 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("threads: true", "threads True"),
         ("spinning: 3", "true or false"),
         ("backend: abacus", "backend 'abacus' of device bad is not one of onnxruntime"),
+        ("transport: pigeon", "transport 'pigeon' of device bad is not one of local, ssh"),
+        ("transport: ssh\nhost: -oProxyCommand=x", "is not a host's name"),
+        ("host: 5", "host 5 of device bad is not a text"),
+        ("port: 0", "port 0 of device bad is not in 1..65535"),
+        ("name: raspberry-pi-5\nport: x", "port 'x' of device raspberry-pi-5"),
         ("name: cpu", "the device name cpu is taken by the built-in one"),
         ("name: ../up", "use letters"),
         ("- 1", "holds no"),
@@ -79,6 +90,57 @@ def test_doctor_says_what_is_missing() -> None:
     assert not checks["session"].ok
     assert "CUDAExecutionProvider is not in onnxruntime" in checks["session"].message
     assert "repeatability" not in checks
+
+
+def test_boards_take_their_host_from_a_profile(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"device raspberry-pi-5: its host is not set; write"):
+        open_backend(get_device("raspberry-pi-5"))
+    assert get_device("raspberry-pi-5").lease == "host"
+    (tmp_path / "devices" / "raspberry-pi-5.yaml").write_text("host: pi5.local\n")
+    profile = get_device("raspberry-pi-5")
+    assert (profile.transport, profile.host, profile.threads) == ("ssh", "pi5.local", 4)
+    assert profile.lease == "pi5.local"
+    (tmp_path / "devices" / "second.yaml").write_text("name: raspberry-pi-5\n")
+    with pytest.raises(UserError, match=r"taken by devices/raspberry-pi-5.yaml"):
+        get_device("cpu")
+
+
+def test_doctor_and_clean_behind_ssh(device: Device) -> None:
+    profile = DeviceProfile(
+        name="board",
+        transport="ssh",
+        host="127.0.0.1",
+        port=device.server.port,
+        identity=device.server.identity,
+        known_hosts=device.server.known_hosts(device.server.port),
+        python=str(device.python),
+        folder=str(device.folder),
+    )
+    assert profile.lease == "127.0.0.1"
+    checks = {check.name: check for check in doctor(profile)}
+    names = "connection runtime throttling session repeatability governor load disk"
+    assert list(checks) == names.split()
+    assert "Python 3" in checks["connection"].message
+    assert checks["runtime"].message.startswith("onnxruntime ")
+    assert checks["session"].ok
+    assert (device.folder / "files").exists()
+    clean_device(profile)
+    assert not device.folder.exists()
+    empty = device.folder.with_name("none")
+    checks = {check.name: check for check in doctor(replace(profile, known_hosts=str(empty)))}
+    assert list(checks) == ["connection"]
+    assert f"is not in {empty}; log in once" in checks["connection"].message
+
+
+def test_another_interpreter_of_this_host(interpreter: Path, tmp_path: Path) -> None:
+    profile = DeviceProfile(name="own", python=str(interpreter), folder=str(tmp_path / "agent"))
+    with closing(open_remote(profile)) as backend:
+        assert backend.fingerprint()["threads"] == "1"
+    missing = replace(profile, python=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="this host has no such Python"):
+        open_remote(missing).fingerprint()
+    with pytest.raises(UserError, match="device cpu is measured without an agent"):
+        clean_device(get_device("cpu"))
 
 
 def test_lease_waits_and_says_so() -> None:

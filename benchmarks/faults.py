@@ -1,0 +1,446 @@
+"""Faults on the way to a device behind SSH: no wrong row, no duplicate, nothing finished is lost.
+
+The device is this host behind a real sshd (asyncssh where there is none), with the agent in a
+virtual environment of its own and a proxy before it. A process measures small models over it and
+again and again something goes wrong, one of KINDS drawn at random: the proxy cuts the link,
+stalls it, flips a bit, puts bytes in, or holds them up; the agent's output gets garbage; the agent,
+its worker, the process that times, or the measuring process of this host is killed. A process that
+ends early is started again with the same command.
+
+A witness reads every result that the agent writes. What must hold at the end of each round:
+
+- Every model has its sessions, exactly as many as were asked for.
+- No session of the device is in the store twice.
+- Every row holds what the witness saw of that session, sample by sample.
+- Every session that the device finished is in the store.
+
+Then the same table is measured twice: undisturbed, and with 30 % of the sessions killed. Its rows
+must agree within their intervals.
+
+The exit code is 1 if one of these fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.results import FOLDER, table, write_results
+from latency.artifact import Artifact, load_artifact
+from latency.database import connect
+from latency.protocol import measure
+from latency.remote_backend import RemoteBackend
+from latency.ssh import SshTransport
+from latency.store import LatencyStore
+from latency.timing import TimingConfig
+from tests.latency.remote_device import (
+    SSHD,
+    Device,
+    FaultProxy,
+    make_interpreter,
+    remote_device,
+    serve_ssh,
+)
+
+if TYPE_CHECKING:
+    from latency.table import LatencyTable
+
+KILLS = {"agent killed": "serve", "worker killed": "work", "session killed": "session"}
+KINDS = (*FaultProxy.KINDS, "babble", *KILLS, "host killed")
+SESSIONS = 4
+"""Sessions that every model needs."""
+MODELS = 6
+FIRE_S = 8.0
+"""A fault that has not happened in so long is given up and not counted."""
+FAULTS_PER_SESSION = 4
+"""After so many faults a session is let through: a link on which nothing passes proves little."""
+
+TIMING = TimingConfig(
+    mode="quick",
+    min_sessions=SESSIONS,
+    max_sessions=SESSIONS,
+    rounds=3,
+    block_ms=5.0,
+    warmup_s=0.05,
+    interval_target=100.0,
+    drift_limit=100.0,
+    sentinel_limit=100.0,
+    candidates_per_session=2,
+    backoff_s=0.1,
+)
+
+
+class Witness:
+    """Reads every result that the agent leaves, as soon as it is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: dict[str, dict[str, str]] = {}
+        """Digest of the samples by model, by session."""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        known: set[tuple[str, int]] = set()
+        while not self._done.wait(0.01):
+            for path in self.folder.glob("sessions/*/result.json"):
+                try:
+                    key = (path.parent.name, path.stat().st_mtime_ns)
+                    if key in known:
+                        continue
+                    outcome = json.loads(path.read_text())
+                except FileNotFoundError:
+                    continue
+                known.add(key)
+                if "reply" in outcome:
+                    reply = outcome["reply"]
+                    self.seen[session_key(reply["facts"])] = {
+                        model["sha256"]: digest(model["blocks"]) for model in reply["models"]
+                    }
+
+
+def session_key(facts: dict[str, Any]) -> str:
+    """Tells the sessions of a device apart, whatever they are called."""
+    return f"{facts['pid']} {facts['started_at']}"
+
+
+def digest(blocks: Any) -> str:
+    """What a model's samples of a session are compared by."""
+    return hashlib.sha256(json.dumps(blocks, sort_keys=True).encode()).hexdigest()
+
+
+def child(settings: Path) -> None:
+    """Measure until all is done; exit code 3 if the device was set aside."""
+    given = json.loads(settings.read_text())
+    backend = RemoteBackend(SshTransport(**given["transport"]), **given["backend"])
+    store = LatencyStore(connect(Path(given["database"])))
+    models = [load_artifact(Path(path)) for path in given["models"]]
+    with closing(backend):
+        timing = TIMING.with_seed(given["seed"])
+        found = measure(models, backend=backend, timing=timing, store=store, lease=given["lease"])
+    sys.exit(0 if all(one.status == "ok" for one in found.values()) else 3)
+
+
+class Round:
+    """One store filled over a failing link."""
+
+    def __init__(self, folder: Path, device: Device, models: Sequence[Artifact], seed: int) -> None:
+        folder.mkdir(parents=True)
+        self.device, self.models, self.database = device, models, folder / "run.db"
+        self.settings, self.log = folder / "settings.json", folder / "log"
+        port = device.proxy.port
+        self.settings.write_text(
+            json.dumps(
+                {
+                    "transport": {
+                        "host": "127.0.0.1",
+                        "port": port,
+                        "identity": device.server.identity,
+                        "known_hosts": device.server.known_hosts(port),
+                        "python": str(device.babbler()),
+                    },
+                    "backend": {
+                        "threads": 1,
+                        "folder": str(device.folder),
+                        "silence_s": 6.0,
+                        "pause_s": 0.05,
+                    },
+                    "database": str(self.database),
+                    "models": [str(model.path) for model in models],
+                    "lease": f"faults-{port}",
+                    "seed": seed,
+                }
+            )
+        )
+        self.starts = 0
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.starts += 1
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.faults", "--child", str(self.settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def finished(self) -> bool:
+        """Whether all is measured; starts the process again if it ended early."""
+        code = self.process.poll()
+        if code is None or code == 0:
+            return code == 0
+        self.process = self._start()
+        return False
+
+    def inject(self, kind: str, rng: random.Random) -> bool:
+        """Let one fault happen; whether it did."""
+        device, after_bytes = self.device, int(10 ** rng.uniform(2, 4.7))
+        if kind == "host killed":
+            self.process.send_signal(signal.SIGKILL)
+            return self.process.wait() == -signal.SIGKILL
+        if kind in KILLS:
+            return self._soon(lambda: device.kill(KILLS[kind]))
+        if kind == "babble":
+            device.babble(after_bytes)
+            happened = self._soon(lambda: device.babbled)
+            device.folder.with_name("babble").unlink(missing_ok=True)
+            return happened
+        fired = device.proxy.fired
+        device.proxy.plan(kind, after_bytes)
+        happened = self._soon(lambda: device.proxy.fired > fired)
+        device.proxy.kind = None
+        return happened
+
+    def _soon(self, condition: Any) -> bool:
+        end = time.monotonic() + FIRE_S
+        while time.monotonic() < end and self.process.poll() is None:
+            if condition():
+                return True
+            time.sleep(0.01)
+        return False
+
+    def close(self) -> None:
+        """End the measuring process if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def failures(self, witness: Witness) -> list[str]:
+        """What does not hold of this round."""
+        with closing(connect(self.database)) as connection:
+            rows = connection.execute(
+                "SELECT s.session_id, s.facts, m.sha256, m.blocks FROM latency_sessions s"
+                " JOIN latency_samples m USING (number) WHERE s.outcome = 'accepted'"
+            ).fetchall()
+        failures = []
+        sessions: dict[str, set[str]] = {}
+        counts: Counter[str] = Counter()
+        for session_id, facts, sha256, blocks in rows:
+            key = session_key(json.loads(facts))
+            sessions.setdefault(key, set()).add(session_id)
+            counts[sha256] += 1
+            seen = witness.seen.get(key, {}).get(sha256)
+            if seen != digest(json.loads(blocks)):
+                failures.append("wrong row" if seen else "a row that the witness did not see")
+        failures += ["duplicate" for names in sessions.values() if len(names) > 1]
+        failures += [f"lost session {key}" for key in witness.seen if key not in sessions]
+        for model in self.models:
+            if counts[model.sha256] != SESSIONS:
+                failures.append(f"{counts[model.sha256]} sessions of a model, not {SESSIONS}")
+        return failures
+
+
+def run_rounds(
+    folder: Path, device: Device, models: Sequence[Artifact], *, faults: int, seed: int
+) -> dict[str, Any]:
+    """Inject faults until there were `faults`, each round into a fresh store."""
+    rng = random.Random(seed)
+    happened: Counter[str] = Counter()
+    failures: list[str] = []
+    rounds = starts = sessions = 0
+    while happened.total() < faults:
+        witness = Witness(device.folder)
+        current = Round(folder / f"{rounds:03d}", device, models, seed=1000 * rounds)
+        try:
+            before, finished = happened.total(), 0
+            while not current.finished():
+                time.sleep(rng.uniform(0, 0.4))
+                if len(witness.seen) > finished:
+                    before, finished = happened.total(), len(witness.seen)
+                if happened.total() >= min(faults, before + FAULTS_PER_SESSION):
+                    continue
+                # Each kind as often as the others
+                fewest = min(happened[kind] for kind in KINDS)
+                kind = rng.choice([kind for kind in KINDS if happened[kind] <= fewest + 1])
+                happened[kind] += current.inject(kind, rng)
+            time.sleep(0.05)
+            found = current.failures(witness)
+        finally:
+            witness.close()
+            current.close()
+        rounds += 1
+        starts += current.starts
+        sessions += len(witness.seen)
+        failures += found
+        print(
+            f"round {rounds}: {happened.total()} faults so far, {len(witness.seen)} sessions, "
+            f"{current.starts} starts: {'; '.join(found) or 'ok'}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return {
+        "faults": dict(happened),
+        "rounds": rounds,
+        "starts": starts,
+        "sessions": sessions,
+        "failures": failures,
+    }
+
+
+@contextmanager
+def some_killed(device: Device, share: float, seed: int) -> Iterator[Counter[str]]:
+    """Kill a share of the sessions, each at a random moment; counts both kinds."""
+    rng, counts, done = random.Random(seed), Counter[str](), threading.Event()
+
+    def watch() -> None:
+        seen: set[int] = set()
+        while not done.wait(0.05):
+            for pid in set(device.processes("session")) - seen:
+                seen.add(pid)
+                doomed = rng.random() < share
+                counts["killed" if doomed else "left alone"] += 1
+                if doomed:
+                    done.wait(rng.uniform(0, 2))
+                    if pid in device.processes("session"):
+                        os.kill(pid, signal.SIGKILL)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield counts
+    finally:
+        done.set()
+        watcher.join()
+
+
+def small_table(folder: Path, device: Device, lease: str) -> LatencyTable:
+    """A table of a tiny space, measured on the device in quick mode."""
+    from latency.graphs import GraphLibrary  # with torch, which the measuring process spares
+    from latency.table import measure_table
+    from search_spaces import VisionTransformerSpace, Workload
+
+    space = VisionTransformerSpace(
+        image_size=8,
+        patch_size=4,
+        channels=1,
+        num_classes=10,
+        head_dim=8,
+        embed=[32],
+        depth=[1, 2],
+        heads=[1, 2],
+        ffn=[32, 64],
+    )
+    folder.mkdir(parents=True)
+    with closing(connect(folder / "run.db")) as connection, closing(device.backend()) as backend:
+        return measure_table(
+            space,
+            {"latency": Workload()},
+            backend=backend,
+            timing=TimingConfig.quick(),
+            store=LatencyStore(connection),
+            library=GraphLibrary(folder.parent / "parts"),
+            folder=folder.parent / "chains",
+            lease=lease,
+        )
+
+
+def compare_tables(folder: Path, device: Device, *, share: float, seed: int) -> dict[str, Any]:
+    """The rows of an undisturbed table and of one with killed sessions."""
+    lease = f"faults-{device.proxy.port}"
+    calm = small_table(folder / "calm", device, lease)
+    with some_killed(device, share, seed) as counts:
+        flaky = small_table(folder / "flaky", device, lease)
+    rows = [
+        {
+            "block": str(one.block),
+            "calm_ms": [one.low_ms, one.latency_ms, one.high_ms],
+            "flaky_ms": [two.low_ms, two.latency_ms, two.high_ms],
+            "agree": one.low_ms <= two.high_ms and two.low_ms <= one.high_ms,
+        }
+        for one, two in zip(calm.rows, flaky.rows, strict=True)
+    ]
+    return {"sessions": dict(counts), "rows": rows}
+
+
+def write_models(folder: Path) -> list[Artifact]:
+    """Small models of different sizes."""
+    from latency.anchor import build_anchor
+
+    return [build_anchor(folder, layers=layers) for layers in (1, *range(3, MODELS + 2))]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print what happened and what held."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--faults", type=int, default=500)
+    parser.add_argument("--lost", type=float, default=0.3, help="share of killed sessions; 0: none")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.child is not None:
+        child(options.child)
+    root = (FOLDER / "faults").absolute()
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    models, python = write_models(root), make_interpreter(root / "venv")
+    results: dict[str, Any] = {"server": "sshd" if SSHD else "asyncssh", "seed": options.seed}
+    started_s = time.monotonic()
+    with (
+        serve_ssh(root / "server") as server,
+        remote_device(root / "device", python, server) as device,
+    ):
+        results |= run_rounds(
+            root / "rounds", device, models, faults=options.faults, seed=options.seed
+        )
+        results["seconds"] = time.monotonic() - started_s
+        if options.lost:
+            results["lost"] = compare_tables(
+                root / "tables", device, share=options.lost, seed=options.seed
+            )
+        time.sleep(1)
+        left = [kind for kind in ("serve", "work", "session") if device.processes(kind)]
+        results["left_running"] = left
+    print(table(["fault", "times"], [[kind, str(n)] for kind, n in results["faults"].items()]))
+    print(
+        f"\n{sum(results['faults'].values())} faults in {results['seconds']:.0f} s, "
+        f"{results['rounds']} rounds, {results['sessions']} sessions, {results['starts']} starts: "
+        f"{'; '.join(results['failures']) or 'no wrong row, no duplicate, none lost'}"
+    )
+    rows = results.get("lost", {}).get("rows", [])
+    if rows:
+        print(f"\nsessions {results['lost']['sessions']}")
+        cells = [
+            [
+                row["block"],
+                *(_interval(row[of]) for of in ("calm_ms", "flaky_ms")),
+                str(row["agree"]),
+            ]
+            for row in rows
+        ]
+        print(table(["block", "undisturbed ms", "with losses ms", "agree"], cells))
+    passed = not results["failures"] and not left and all(row["agree"] for row in rows)
+    print("\npassed" if passed else "\nFAILED")
+    print(write_results("faults", {"passed": passed, **results}))
+    sys.exit(0 if passed else 1)
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"{ends[1]:.4f} [{ends[0]:.4f}, {ends[2]:.4f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,410 @@
+"""The agent: what runs on a device that another host measures on.
+
+It needs Python 3.9 and the device's runtime, and is copied over at every connection
+(`latency.bundle`). It is three kinds of process:
+
+- `serve` talks frames on stdin and stdout, and ends with the link or when nobody talks to it.
+- `work` runs one session and keeps what became of it in a file. It is not the child of a link:
+  when the link is cut it goes on, and whoever asks for the same session again gets that result.
+- `session` is the fresh process that times (`latency.session`).
+
+Everything lies in one folder: `files/` (models and feeds by SHA-256), `sessions/` (those under
+way, and results that were not forgotten), the agent itself while it runs, and `measuring.lock`,
+which makes sessions of several hosts wait for one another. State is in files and in locks that
+the system drops with their holder, so killing any process at any moment loses at most the
+session in work.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from latency import host_facts
+from latency.frames import FrameError, FrameReader, pack
+from latency.session_process import run_process
+
+IDLE_S = 900.0
+"""Without a word from the other end for so long, `serve` ends."""
+WRITE_S = 60
+"""A write that the link does not take in so long ends `serve`."""
+BEAT_S = 1.0
+"""Time between signs of life while a session runs."""
+KEEP_S = 86400.0
+"""Results that nobody asked for, and torn uploads, are removed after so long."""
+CACHE_BYTES = 2 * 1024**3
+"""Files beyond this are removed, those that were not used for longest first."""
+RECENT_S = 3600.0
+"""Files used within this time are not removed: the next session may need them."""
+FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+"""Errors of the device's disk that a second try does not mend."""
+
+
+class LinkEnded(Exception):
+    """The other end is gone."""
+
+
+class Refused(Exception):
+    """A request that cannot be done; the message says why and what to do."""
+
+
+class Agent:
+    """One connection: requests in, replies out.
+
+    Every request is an object with `id` and `do`; its reply has the same `id`. While a session
+    runs, `{"id": ..., "alive": true}` comes about once a second.
+    """
+
+    def __init__(self, folder: Path, incoming: int, outgoing: int) -> None:
+        """Open the folder.
+
+        Args:
+            folder: Where everything of the agent lies.
+            incoming: File descriptor that requests come from.
+            outgoing: File descriptor for replies.
+        """
+        self.folder, self.files, self.sessions = folder, folder / "files", folder / "sessions"
+        self.incoming, self.outgoing = incoming, outgoing
+        self.reader = FrameReader()
+        self.request_id: object = 0
+        self.beaten = 0.0
+        for path in (self.files, self.sessions):
+            path.mkdir(parents=True, exist_ok=True)
+        self._remove_old()
+
+    def serve(self) -> None:
+        """Answer requests until the link ends."""
+        self._send({"hello": platform.python_version()})
+        actions: dict[str, Callable[..., dict[str, Any]]] = {
+            "describe": self.describe,
+            "missing": self.missing,
+            "put": self.put,
+            "session": self.session,
+            "forget": self.forget,
+            "clean": self.clean,
+        }
+        while True:
+            message = self._receive()
+            if not isinstance(message, dict) or message.get("do") not in actions:
+                raise FrameError(f"not a request: {str(message)[:80]}")
+            self.request_id = message.pop("id", None)
+            try:
+                reply = actions[message.pop("do")](**message)
+            except (LinkEnded, FrameError):
+                raise
+            except Exception as error:  # the other end shall know, whatever it is
+                final = isinstance(error, Refused) or getattr(error, "errno", None) in FINAL
+                reply = {"refused": str(error)} if final else {"failed": repr(error)}
+            self._send(reply)
+
+    def describe(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The device: its fingerprint, and what a doctor looks at.
+
+        Args:
+            options: threads, provider, spinning, affinity.
+        """
+        return {
+            "fingerprint": {
+                **host_facts.fingerprint(**options),
+                "device": host_facts.device_id(),
+            },
+            "python": platform.python_version(),
+            "runtime": host_facts.package_version("onnxruntime"),
+            "cpus": host_facts.available_cpus(),
+            "governor": host_facts.governor(),
+            "load": os.getloadavg()[0],
+            "throttled": host_facts.throttling(),
+        }
+
+    def missing(self, files: list[str]) -> dict[str, Any]:
+        """Which of these files (SHA-256) are not here."""
+        return {"missing": [name for name in files if not self._file(name).exists()]}
+
+    def put(self, sha256: str, size: int) -> dict[str, Any]:
+        """Take a file in the raw frames that follow; it is kept if it is what it should be."""
+        self._make_room(size)
+        partial = self.files / f"{sha256}.{os.getpid()}.part"
+        digest, left = hashlib.sha256(), size
+        try:
+            with partial.open("wb") as file:
+                while left > 0:
+                    chunk = self._receive()
+                    if not isinstance(chunk, bytes):
+                        raise FrameError("a request in the middle of a file")
+                    left -= len(chunk)
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if digest.hexdigest() != sha256 or left:
+                raise FrameError(f"file {sha256[:12]} was changed on its way")
+            partial.replace(self._file(sha256))
+        finally:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+        return {}
+
+    def session(self, session: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Run a session, or join it where it runs already, or give its result.
+
+        Args:
+            session: Its name, 32 hex digits: the same name is the same session.
+            request: What `latency.session.serve` takes; `path` and `feeds` are SHA-256.
+            timeout_s: See `latency.session_process.run_process`.
+
+        Returns:
+            `{"outcome": ...}` of `run_process`, or `{"missing": [...]}` with files to put first.
+        """
+        folder = self._session_folder(session)
+        worker: subprocess.Popen[bytes] | None = None
+        while True:
+            # A worker writes its result, lets go of the lock, and ends: looked at the other way
+            # round. Its result counts once it has let go: one that runs cannot be forgotten
+            ended = worker is not None and worker.poll() is not None
+            running = _is_locked(folder / "lock")
+            outcome = None if running else _read_json(folder / "result.json")
+            if outcome is not None:
+                return {"outcome": outcome}
+            if ended and not running:
+                words = (folder / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
+                line = ": ".join(["the agent lost its session", *words])
+                return {"outcome": {"lost": line, "sha256": None}}
+            if worker is None and not running:
+                if missing := self._damaged(request["models"]):
+                    return {"missing": missing}
+                worker = self._start(folder, request, timeout_s)
+            self._beat()
+            self._listen(0.1)
+
+    def forget(self, session: str) -> dict[str, Any]:
+        """Remove the result of a session: it was received."""
+        folder = self._session_folder(session)
+        if not _is_locked(folder / "lock"):
+            shutil.rmtree(folder, ignore_errors=True)
+        return {}
+
+    def clean(self) -> dict[str, Any]:
+        """Remove all files and all sessions that do not run; the agent itself goes at its end."""
+        shutil.rmtree(self.files, ignore_errors=True)
+        for folder in list(self.sessions.iterdir()):
+            self.forget(folder.name)
+        if not any(self.sessions.iterdir()):
+            self.sessions.rmdir()
+            with suppress(FileNotFoundError):
+                (self.folder / "measuring.lock").unlink()
+        return {}
+
+    def _start(
+        self, folder: Path, request: dict[str, Any], timeout_s: float
+    ) -> subprocess.Popen[bytes]:
+        models = [
+            {
+                **model,
+                "path": str(self._file(model["path"])),
+                "feeds": str(self._file(model["feeds"])),
+            }
+            for model in request["models"]
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        job = {"request": {**request, "models": models}, "timeout_s": timeout_s}
+        _write_json(folder / "request.json", job)
+        with (folder / "stderr").open("wb") as stderr, Path(sys.argv[0]).open("rb") as program:
+            # Held for the worker from now on: we may be gone before it runs
+            fcntl.flock(program, fcntl.LOCK_SH)
+            held = program.fileno()
+            return subprocess.Popen(
+                [sys.executable, sys.argv[0], "work", str(self.folder), folder.name, str(held)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=[held],
+                start_new_session=True,
+            )
+
+    def _damaged(self, models: list[dict[str, Any]]) -> list[str]:
+        """Files of a session that are not here or not what they were; the latter are removed."""
+        result = []
+        for name in sorted({model[kind] for model in models for kind in ("path", "feeds")}):
+            path = self._file(name)
+            if path.exists() and _sha256(path) == name:
+                os.utime(path)
+            else:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+                result.append(name)
+            self._beat()
+        return result
+
+    def _file(self, name: str) -> Path:
+        return self.files / _hex(name, 64)
+
+    def _session_folder(self, name: str) -> Path:
+        return self.sessions / _hex(name, 32)
+
+    def _make_room(self, size: int) -> None:
+        if size > shutil.disk_usage(self.files).free:
+            raise Refused(f"no space left on the device for {size} bytes; free some")
+        stats = [(path.stat(), path) for path in self.files.iterdir()]
+        total = size + sum(stat.st_size for stat, _ in stats)
+        for stat, path in sorted(stats, key=lambda item: item[0].st_mtime):
+            if total > CACHE_BYTES and stat.st_mtime < time.time() - RECENT_S:
+                path.unlink()
+                total -= stat.st_size
+
+    def _remove_old(self) -> None:
+        limit = time.time() - KEEP_S
+        for path in [*self.files.glob("*.part"), *self.sessions.iterdir()]:
+            with suppress(OSError):
+                if path.stat().st_mtime > limit or _is_locked(path / "lock"):
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _beat(self) -> None:
+        if time.monotonic() - self.beaten >= BEAT_S:
+            self._send({"alive": True})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.beaten = time.monotonic()
+        data = memoryview(pack({"id": self.request_id, **message}))
+        signal.alarm(WRITE_S)  # a stalled link would hold us in `write` for ever
+        try:
+            while data:
+                data = data[os.write(self.outgoing, data) :]
+        except OSError:
+            raise LinkEnded from None
+        finally:
+            signal.alarm(0)
+
+    def _receive(self) -> dict[str, Any] | bytes:
+        while (frame := self.reader.next()) is None:
+            if not self._listen(IDLE_S):
+                raise LinkEnded
+        return frame
+
+    def _listen(self, timeout_s: float) -> bool:
+        """Take in what has arrived; False if nothing did."""
+        if not select.select([self.incoming], [], [], timeout_s)[0]:
+            return False
+        data = os.read(self.incoming, 1 << 18)
+        if not data:
+            raise LinkEnded
+        self.reader.feed(data)
+        return True
+
+
+def serve(folder: Path) -> None:
+    """Serve one link on stdin and stdout."""
+    # Nothing but frames may get out: whatever else is printed goes to stderr
+    outgoing = os.dup(1)
+    os.dup2(2, 1)
+    with suppress(LinkEnded, FrameError):
+        Agent(folder, 0, outgoing).serve()
+
+
+def work(folder: Path, name: str) -> None:
+    """Run one session when no other one runs on this device, and keep what became of it."""
+    own = folder / "sessions" / name
+    with _lock(own / "lock") as valid:
+        # Somebody else did it, or nobody wants it any more
+        if not valid or (own / "result.json").exists():
+            return
+        job = json.loads((own / "request.json").read_text())
+        with _lock(folder / "measuring.lock"):
+            command = [sys.executable, sys.argv[0], "session"]
+            outcome = run_process(command, job["request"], timeout_s=job["timeout_s"])
+        _write_json(own / "result.json", outcome)
+
+
+def main() -> None:
+    """Run the agent as the kind of process that the arguments name."""
+    if sys.argv[1] == "session":
+        from latency.session import main as session
+
+        session()
+        return
+    os.umask(0o077)
+    folder = Path(sys.argv[2])
+    # A worker was given the file by who started it, with the lock
+    held = int(sys.argv[4]) if sys.argv[1] == "work" else sys.argv[0]
+    with open(held, "rb") as program:  # noqa: PTH123 - may be a descriptor
+        fcntl.flock(program, fcntl.LOCK_SH)
+        try:
+            if sys.argv[1] == "work":
+                work(folder, sys.argv[3])
+            else:
+                serve(folder)
+        finally:
+            _leave(program)
+    with suppress(OSError):
+        folder.rmdir()  # only if `clean` emptied it
+
+
+def _leave(program: BinaryIO) -> None:
+    """Remove the agent's own file unless another process of it runs."""
+    with suppress(OSError):
+        fcntl.flock(program, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(sys.argv[0]).unlink()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Hold a lock file; False if it was removed while we waited for it."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _hex(name: str, digits: int) -> str:
+    """A name from the link becomes a file name only if it is plain hex."""
+    if len(name) != digits or set(name) - set("0123456789abcdef"):
+        raise Refused(f"{name[:80]!r} is not {digits} hex digits")
+    return name
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}")  # two links may ask for one session
+    with partial.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,55 @@
+"""What became of a session, as its process tells it: latencies, or an error that says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from latency.backend import (
+    Block,
+    DeviceLostError,
+    ModelRejectedError,
+    Samples,
+    SessionTimeoutError,
+)
+from search_spaces.errors import UserError
+
+
+def samples_of(outcome: Mapping[str, Any], provider: str) -> list[Samples]:
+    """The samples of a session, in the order of its models.
+
+    Args:
+        outcome: What `latency.session_process.run_process` returned, here or on a device.
+        provider: The execution provider that was asked for.
+
+    Raises:
+        DeviceLostError: The process died.
+        ModelRejectedError: The runtime refused a model or its outputs are wrong.
+        SessionTimeoutError: It took too long.
+        UserError: The provider is not in this onnxruntime.
+    """
+    if "timeout" in outcome:
+        raise SessionTimeoutError(outcome["timeout"], outcome["sha256"])
+    if "lost" in outcome:
+        raise DeviceLostError(outcome["lost"], outcome["sha256"])
+    reply = outcome["reply"]
+    if "unavailable" in reply:
+        raise UserError(
+            f"provider {provider} is not in onnxruntime {reply['onnxruntime']}, "
+            f"which has {', '.join(reply['unavailable'])}; choose one in the device profile"
+        )
+    if "rejected" in reply:
+        raise ModelRejectedError(reply["rejected"])
+    return [
+        Samples(
+            sha256=model["sha256"],
+            blocks=tuple(_block(block) for block in model["blocks"]),
+            max_abs_difference=model["max_abs_difference"],
+            session=reply["facts"],
+        )
+        for model in reply["models"]
+    ]
+
+
+def _block(block: Mapping[str, Any]) -> Block:
+    return Block(**{**block, "samples_ns": tuple(block["samples_ns"])})

@@ -1,0 +1,102 @@
+"""The keys of a device profile that say where the device is, and the backend that goes there."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from latency.backend import DeviceBackend, DeviceLostError
+from latency.remote_backend import RemoteBackend
+from latency.transport import LocalTransport, Transport
+from search_spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from latency.devices import DeviceProfile
+
+TRANSPORTS = ("local", "ssh")
+TEXTS = ("host", "user", "identity", "known_hosts", "python", "folder")
+
+
+def check_transport(profile: DeviceProfile) -> None:
+    """Check types and values of the keys from `transport` on.
+
+    Raises:
+        UserError: One of them is wrong.
+    """
+    if profile.transport not in TRANSPORTS:
+        raise UserError(
+            f"transport {profile.transport!r} of device {profile.name} is not one of "
+            f"{', '.join(TRANSPORTS)}"
+        )
+    for name in TEXTS:
+        value = getattr(profile, name)
+        absent = value is None and name != "folder"
+        if not absent and (not isinstance(value, str) or not value):
+            raise UserError(f"{name} {value!r} of device {profile.name} is not a text; set it")
+    if profile.host is not None and profile.host.startswith("-"):
+        raise UserError(f"host {profile.host!r} of device {profile.name} is not a host's name")
+    port = profile.port
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise UserError(f"port {port!r} of device {profile.name} is not in 1..65535")
+    if profile.transport == "ssh" and profile.backend != "onnxruntime":
+        raise UserError(
+            f"backend {profile.backend} of device {profile.name} runs on this host only; "
+            "transport ssh is for backend onnxruntime"
+        )
+
+
+def open_remote(profile: DeviceProfile) -> RemoteBackend:
+    """The backend of a device behind SSH, or of another interpreter of this host.
+
+    Raises:
+        UserError: The host is not set, or `python` is not an interpreter's name.
+    """
+    return RemoteBackend(
+        _transport(profile),
+        threads=profile.threads,
+        provider=profile.provider,
+        spinning=profile.spinning,
+        folder=profile.folder,
+    )
+
+
+def close_backend(backend: DeviceBackend) -> None:
+    """End the link of a backend that has one."""
+    if isinstance(backend, RemoteBackend):
+        backend.close()
+
+
+def clean_device(profile: DeviceProfile) -> None:
+    """Remove the agent and all it keeps from a device.
+
+    Raises:
+        UserError: The device has no agent, or cannot be reached.
+    """
+    if not profile.by_agent:
+        raise UserError(f"device {profile.name} is measured without an agent: nothing to clean")
+    try:
+        with closing(open_remote(profile)) as backend:
+            backend.clean()
+    except (UserError, DeviceLostError) as error:
+        raise UserError(f"device {profile.name}: {error}") from None
+
+
+def _transport(profile: DeviceProfile) -> Transport:
+    if profile.transport == "local":
+        return LocalTransport(profile.python or sys.executable)
+    if profile.host is None:
+        raise UserError(
+            f"its host is not set; write `host: NAME` and `transport: ssh` into "
+            f"devices/{profile.name}.yaml"
+        )
+    from latency.ssh import SshTransport  # here: asyncio takes a while to import
+
+    return SshTransport(
+        profile.host,
+        port=profile.port,
+        user=profile.user,
+        identity=profile.identity,
+        known_hosts=profile.known_hosts,
+        python=profile.python or "python3",
+    )

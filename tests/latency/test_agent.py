@@ -1,0 +1,271 @@
+import ast
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latency import agent, bundle, host_facts
+from latency.artifact import Artifact
+from latency.link import Link
+from latency.outcome import samples_of
+from latency.remote_backend import _Files
+from latency.session_record import timed_session
+from latency.timing import TimingConfig
+from latency.transport import LinkError, LocalTransport
+from search_spaces.errors import UserError
+from tests.latency.remote_device import wait_for
+
+Models = dict[str, Artifact]
+OPTIONS = {
+    "threads": 1,
+    "provider": "CPUExecutionProvider",
+    "spinning": False,
+    "affinity": None,
+}
+NAME = "0" * 31 + "1"
+
+
+@contextmanager
+def linked(python: Path, folder: Path) -> Iterator[Link]:
+    """An agent in its own interpreter, over pipes."""
+    transport = LocalTransport(str(python))
+    with closing(Link.connect(transport, folder=str(folder), silence_s=10.0)) as link:
+        yield link
+
+
+def request(models: list[Artifact], timing: TimingConfig) -> dict[str, Any]:
+    return {"models": _Files(models).models, **OPTIONS, **timing.request()}
+
+
+def start(link: Link, models: list[Artifact], timing: TimingConfig, name: str = NAME) -> int:
+    """Send the files and ask for a session; does not wait for it."""
+    files = _Files(models)
+    for sha256 in link.call("missing", files=list(files.paths))["missing"]:
+        link.put(sha256, files.content(sha256))
+    wanted = request(models, timing)
+    return link._request("session", session=name, request=wanted, timeout_s=30.0)
+
+
+def running(folder: Path) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in words:
+            found.append(int(path.name))
+    return found
+
+
+def test_one_small_file_for_old_pythons() -> None:
+    assert len(bundle.agent_bytes()) < 30_000
+    bundle.agent_bytes.cache_clear()
+    assert bundle.agent_bytes() == bundle.agent_bytes()
+    ours = {f"latency.{module}" for module in bundle.MODULES} | {"latency"}
+    for module in bundle.MODULES:
+        source = Path(bundle.__file__).with_name(f"{module}.py").read_text()
+        for node in ast.walk(ast.parse(source, feature_version=(3, 9))):
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+                if node.module == "latency":
+                    names = [f"latency.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime"}
+                assert name in ours or name.split(".")[0] in allowed, (module, name)
+    ast.parse(bundle.BOOTSTRAP, feature_version=(3, 4))
+
+
+def test_it_says_what_the_device_is(interpreter: Path, tmp_path: Path) -> None:
+    with linked(interpreter, tmp_path / "agent") as link:
+        device = link.call("describe", options=OPTIONS)
+    assert device["fingerprint"].pop("device") == host_facts.device_id()
+    assert device["fingerprint"] == host_facts.fingerprint(**OPTIONS)
+    assert device["cpus"] == host_facts.available_cpus()
+
+
+def test_a_cut_link_loses_no_finished_session(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    folder, wanted = tmp_path / "agent", [models["anchor"], models["small"]]
+    with linked(interpreter, folder) as link:
+        start(link, wanted, tiny)
+        wait_for(lambda: (folder / "sessions" / NAME / "lock").exists())
+    wait_for(lambda: (folder / "sessions" / NAME / "result.json").exists())
+    wait_for(lambda: not running(folder))
+    assert not list(folder.glob("*.pyz"))
+    kept = (folder / "sessions" / NAME / "result.json").stat().st_mtime_ns
+    with linked(interpreter, folder) as link:
+        files = list(_Files(wanted).paths)
+        assert link.call("missing", files=files) == {"id": 1, "missing": []}
+        first = link._reply(start(link, wanted, tiny))
+        again = link._reply(start(link, wanted, tiny))
+        assert first["outcome"] == again["outcome"]
+        assert (folder / "sessions" / NAME / "result.json").stat().st_mtime_ns == kept
+        link.call("forget", session=NAME)
+        assert not (folder / "sessions" / NAME).exists()
+        fresh = link._reply(start(link, wanted, tiny))
+    facts = [one["outcome"]["reply"]["facts"] for one in (first, fresh)]
+    assert facts[0]["started_at"] < facts[1]["started_at"]
+
+
+def test_a_result_can_be_forgotten_at_once(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    with linked(interpreter, tmp_path) as link:
+        for _ in range(2):
+            link._reply(start(link, [models["anchor"]], tiny))
+            link.call("forget", session=NAME)
+            assert not list((tmp_path / "sessions").iterdir())
+
+
+def test_a_session_of_that_name_is_joined(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    wanted = [models["anchor"], models["small"]]
+    with linked(interpreter, tmp_path) as one, linked(interpreter, tmp_path) as other:
+        numbers = [start(link, wanted, tiny) for link in (one, other)]
+        outcomes = [
+            link._reply(number)["outcome"]
+            for link, number in zip((one, other), numbers, strict=True)
+        ]
+    assert "reply" in outcomes[0]
+    assert outcomes[0] == outcomes[1]
+
+
+def test_sessions_of_two_hosts_wait_for_one_another(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    wanted = [models["anchor"], models["small"]]
+    with linked(interpreter, tmp_path) as one, linked(interpreter, tmp_path) as other:
+        numbers = [
+            start(link, wanted, tiny, name=f"{index:032x}")
+            for index, link in enumerate((one, other))
+        ]
+        facts = [
+            link._reply(number)["outcome"]["reply"]["facts"]
+            for link, number in zip((one, other), numbers, strict=True)
+        ]
+    first, second = sorted(facts, key=lambda fact: fact["started_at"])
+    assert first["ended_at"] <= second["started_at"]
+
+
+def test_a_killed_session_is_lost(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    folder = tmp_path / "agent"
+    with linked(interpreter, folder) as link:
+        number = start(link, [models["anchor"], models["endless"]], tiny)
+        wait_for(lambda: len(running(folder)) == 3)
+        time.sleep(0.5)
+        for pid in sorted(running(folder))[1:]:  # the worker, with it the process that times
+            os.kill(pid, 9)
+            break
+        outcome = link._reply(number)["outcome"]
+        assert outcome["lost"].startswith("the agent lost its session")
+        wait_for(lambda: len(running(folder)) == 1)
+        assert "reply" in link._reply(start(link, [models["anchor"]], tiny))["outcome"]
+    wait_for(lambda: not running(folder))
+
+
+def test_a_damaged_file_is_asked_for_again(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    wanted = [models["anchor"], models["small"]]
+    with linked(interpreter, tmp_path) as link:
+        link._reply(start(link, wanted, tiny))
+        link.call("forget", session=NAME)
+        damaged = tmp_path / "files" / wanted[1].sha256
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+        reply = link._reply(start(link, wanted, tiny))
+        assert reply["missing"] == [wanted[1].sha256]
+        assert "reply" in link._reply(start(link, wanted, tiny))["outcome"]
+
+
+def test_a_file_that_changed_on_its_way_is_not_kept(interpreter: Path, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(b"right").hexdigest()
+    with linked(interpreter, tmp_path) as link, pytest.raises(LinkError):
+        link.put(sha256, b"wrong")
+    assert not list((tmp_path / "files").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../x", "0" * 63, "A" * 64, ""])
+def test_names_are_hex(interpreter: Path, tmp_path: Path, name: str) -> None:
+    with linked(interpreter, tmp_path) as link, pytest.raises(UserError, match="hex digits"):
+        link.call("missing", files=[name])
+
+
+def test_clean_leaves_nothing(
+    interpreter: Path, tmp_path: Path, models: Models, tiny: TimingConfig
+) -> None:
+    folder = tmp_path / "agent"
+    with linked(interpreter, folder) as link:
+        link._reply(start(link, [models["anchor"]], tiny))
+    assert {path.name for path in folder.iterdir()} == {"files", "sessions", "measuring.lock"}
+    with linked(interpreter, folder) as link:
+        link.call("clean")
+    assert not folder.exists()
+    assert not running(folder)
+
+
+def test_it_ends_when_nobody_talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "IDLE_S", 0.1)
+    incoming, other = os.pipe()
+    ours, outgoing = os.pipe()
+    try:
+        with pytest.raises(agent.LinkEnded):
+            agent.Agent(tmp_path, incoming, outgoing).serve()
+    finally:
+        for end in (incoming, other, ours, outgoing):
+            os.close(end)
+
+
+def test_the_cache_is_bounded_and_old_results_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "CACHE_BYTES", 250)
+    one = agent.Agent(tmp_path, 0, 1)
+    for age_h, name in ((9, "a"), (5, "b"), (0, "c")):
+        path = one.files / (name * 64)
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (time.time() - age_h * 3600,) * 2)
+    for name, age_s in (("1" * 32, agent.KEEP_S + 9), ("2" * 32, 9)):
+        (one.sessions / name).mkdir()
+        os.utime(one.sessions / name, (time.time() - age_s,) * 2)
+    one._make_room(100)
+    assert [path.name[0] for path in one.files.iterdir()] == ["c"]
+    agent.Agent(tmp_path, 0, 1)
+    assert [path.name[0] for path in one.sessions.iterdir()] == ["2"]
+
+
+def test_throttling_makes_a_session_hot(
+    interpreter: Path,
+    tmp_path: Path,
+    models: Models,
+    tiny: TimingConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert host_facts.throttling() == []
+    command = tmp_path / "vcgencmd"
+    command.write_text('#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x50005\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with linked(interpreter, tmp_path / "agent") as link:
+        assert link.call("describe", options=OPTIONS)["throttled"] == ["under-voltage", "throttled"]
+        outcome = link._reply(start(link, [models["anchor"]], tiny))["outcome"]
+    assert outcome["reply"]["facts"]["throttled"] == ["throttled", "under-voltage"]
+    samples = samples_of(outcome, "CPUExecutionProvider")
+    about = {"session_id": "", "seed": 0, "started_at": "", "timing": {}}
+    record = timed_session(about, [models["anchor"]], samples, tiny, None)
+    assert record.hot
+    assert record.message == "the device held itself back: throttled, under-voltage"
