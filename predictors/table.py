@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,13 +101,34 @@ class TablePredictor:
     def predict(
         self, architectures: Sequence[Architecture]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation in ms, shape `(n,)` each."""
+        """Mean and standard deviation in ms, shape `(n,)` each.
+
+        The deviation is the correction's and that of the interpolated rows, taken as independent.
+        """
         mean = self._terms(architectures) @ np.array(self.correction.coefficients)
-        return mean, mean * self.correction.std
+        return mean, np.hypot(mean * self.correction.std, self._interpolation_std(architectures))
 
     def latency_ms(self, arch: Architecture) -> float:
         """Predicted latency of one architecture."""
         return float(self.predict([arch])[0][0])
+
+    def _interpolation_std(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        """What interpolated rows may be off together, shape `(n,)`, ms.
+
+        A row that counts several times is off by the same each time.
+        """
+        std = np.zeros(len(architectures))
+        if all(row.std_ms is None for row in self.table.rows):
+            return std
+        factors = dict(zip(TERMS, self.correction.coefficients, strict=True))
+        for index, arch in enumerate(architectures):
+            std[index] = math.hypot(
+                *(
+                    count * factors[block.kind] * self.table.std_ms(self.workload, block)
+                    for block, count in Counter(self.space.blocks(arch)).items()
+                )
+            )
+        return std
 
     def _terms(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """Table sums by kind of row, shape `(n, 3)`, ms."""
