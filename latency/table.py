@@ -29,6 +29,8 @@ from search_spaces.transformer import TransformerSpace
 
 FEW, MANY = 2, 8
 """Copies of a block in the two chains whose difference is its cost."""
+EXPORTED = 0.25
+"""An artifact that was exported and not timed yet counts as so much done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,14 +228,18 @@ def measure_table(
         spent_s = time.monotonic() - started_s
         if step and budget_s is not None and spent_s * (1 + size / max(done, 1)) > budget_s:
             break
-        groups = [_chains(space, block, workloads[name], library, folder) for block in wanted]
+        tell = _Share(progress, done, sum(sizes))
+        groups: list[list[Artifact]] = []
+        for block in wanted:
+            tell.exported(sum(map(len, groups)), f"exporting {block}")
+            groups.append(_chains(space, block, workloads[name], library, folder))
         if groups:
             results = measure(
                 groups,
                 backend=backend,
                 timing=timing,
                 store=store,
-                progress=_part(progress, done, sum(sizes)),
+                progress=tell.measured,
                 lease=lease,
             )
         for block, group in zip(wanted, groups, strict=True):
@@ -250,11 +256,22 @@ def _artifacts(blocks: Iterable[Block]) -> int:
     return sum(1 if block.kind == "fixed" else 2 for block in blocks)
 
 
-def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
+class _Share:
     """Progress of one step as a part of all of them."""
-    if progress is None:
-        return None
-    return lambda done, _, line: progress(before + done, total, line)
+
+    def __init__(self, progress: Progress | None, before: int, total: int) -> None:
+        self.progress = progress
+        self.before = before
+        self.total = total
+
+    def exported(self, done: int, line: str) -> None:
+        if self.progress is not None:
+            self.progress(self.before + EXPORTED * done, self.total, line)
+
+    def measured(self, done: float, count: int, line: str) -> None:
+        if self.progress is not None:
+            part = EXPORTED * count + (1 - EXPORTED) * done
+            self.progress(self.before + part, self.total, line)
 
 
 def _chains(

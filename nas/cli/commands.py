@@ -98,6 +98,17 @@ COMMANDS: dict[str, Command] = {
         handler="nas.cli.devices:devices",
         takes=("clean",),
     ),
+    "table": Command(
+        summary="Export or import a device's latency table.",
+        description=(
+            "Write the latency table that a device of a run used last to a .csv or .parquet file, "
+            "or take one from such a file, with all it needs to be used where the device is not "
+            "at hand. The columns are in docs/latency.md."
+        ),
+        example="nas table export digits.yaml cpu-1t.csv --device cpu-1t",
+        handler="nas.cli.tables:table",
+        takes=("table",),
+    ),
     "doctor": Command(
         summary="Check whether a device can be measured.",
         description=(
@@ -152,6 +163,20 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         )
         parser.add_argument(
             "--output", metavar="FILE", help="where --best writes to (default: best.onnx)"
+        )
+    if "table" in command.takes:
+        parser.add_argument(
+            "action", metavar="ACTION", choices=("export", "import"), help="export or import"
+        )
+        parser.add_argument(
+            "config", metavar="CONFIG", help="a YAML file, or the directory of an earlier run"
+        )
+        parser.add_argument("file", metavar="FILE", help="the .csv or .parquet file")
+        parser.add_argument(
+            "--device",
+            metavar="NAME",
+            help="export: whose table (default: CONFIG's); import: the name to "
+            "give it (default: the one in FILE)",
         )
     if "clean" in command.takes:
         parser.add_argument(

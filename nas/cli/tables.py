@@ -1,0 +1,95 @@
+"""`nas table`: latency tables to and from files, so that they can be shared."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latency.database import connect
+from latency.devices import list_devices
+from latency.protocol import PROTOCOL_VERSION
+from latency.table_file import Entry, read_table, write_table
+from latency.table_store import TableStore
+from nas.config import load_config
+from nas.lock import Lock
+from nas.run_directory import RunDirectory, short
+from search_spaces.errors import UserError
+
+
+def table(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Export the table that a device used last, or import one."""
+    config = load_config(arguments.config, [])
+    file = Path(arguments.file)
+    if arguments.action == "export":
+        directory = RunDirectory(config.output_path, arguments.device or config.device)
+        return _export(directory, file)
+    directory = RunDirectory(config.output_path, config.device)
+    summary = _import(directory, file, arguments.device)
+    return {**summary, "next": f"nas run {arguments.config} --device {summary['device']}"}
+
+
+def _export(directory: RunDirectory, file: Path) -> dict[str, Any]:
+    if not directory.database.exists():
+        raise UserError(
+            f"{short(directory.database)} does not exist, so there is no table to export; run "
+            "nas measure first"
+        )
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}; make it first")
+    with contextlib.closing(connect(directory.database)) as connection:
+        store = TableStore(connection)
+        tables = store.tables(directory.device)
+        if not tables:
+            known = store.devices()
+            there = f"there are tables of {', '.join(known)}" if known else "there are none yet"
+            raise UserError(
+                f"{short(directory.database)} has no table of {directory.device}, {there}; name "
+                "one with --device, or run nas measure"
+            )
+        identity, used_at = tables[0]
+        entries = [(identity, row) for row in store.rows(identity)]
+    rows = write_table(file, entries)
+    return {"file": str(file), "device": identity.device, "rows": rows, "used": used_at}
+
+
+def _import(directory: RunDirectory, file: Path, name: str | None) -> dict[str, Any]:
+    entries = read_table(file)
+    device = _device(file, entries, name)
+    entries = [(replace(identity, device=device), row) for identity, row in entries]
+    with contextlib.ExitStack() as stack:
+        directory.make()
+        stack.callback(Lock(directory.lock).release)
+        connection = stack.enter_context(contextlib.closing(connect(directory.database)))
+        new = TableStore(connection).add(entries)
+    return {
+        "device": device,
+        "rows": len(entries),
+        "new_rows": new,
+        "known_device": device in list_devices(),
+    }
+
+
+def _device(file: Path, entries: list[Entry], name: str | None) -> str:
+    """The name under which a file's rows are stored.
+
+    Raises:
+        UserError: The rows are of several devices or another protocol, or the name is none.
+    """
+    protocols = {identity.protocol for identity, _ in entries} - {PROTOCOL_VERSION}
+    if protocols:
+        raise UserError(
+            f"{file} was measured by protocol {min(protocols)}, this version has "
+            f"{PROTOCOL_VERSION}, and their latencies are not comparable; measure again"
+        )
+    names = sorted({identity.device for identity, _ in entries})
+    if name is None and len(names) > 1:
+        raise UserError(
+            f"{file} has rows of {', '.join(names)}; split it, or name one device with --device"
+        )
+    device = names[0] if name is None else name
+    if not device or not all(c.isalnum() or c in "-_" for c in device):
+        raise UserError(f"--device {device}: use letters, digits, - and _ only")
+    return device
