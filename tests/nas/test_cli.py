@@ -146,7 +146,7 @@ def test_export_mistakes(pipeline, capsys, arguments, expected):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "nas: give a command: run, train, measure, search, export, report, devices, doctor, "),
+        ([], "nas: give a command: run, train, measure, search, export, report, devices, table, doctor, "),
         (["rnu"], "nas: rnu is not a command; did you mean run? see nas --help\n"),
         (["--json"], "nas: --json is not a command; see nas --help\n"),
         (["run"], "nas run: the following arguments are required: CONFIG; see nas run --help\n"),

@@ -26,7 +26,8 @@ name: digits
 output: runs/digits
 device: cpu-1t
 task: {kind: image-classification, data: digits, batch_size: 32}
-space: {patch_size: 4, head_dim: 4, embed: [8], depth: [1, 2], heads: [1, 2], ffn: [8, 12, 16, 24, 32]}
+space:
+  {patch_size: 4, head_dim: 4, embed: [8], depth: [1, 2], heads: [1, 2], ffn: [8, 12, 16, 24, 32]}
 training: {steps: 6, warmup_steps: 2, threads: 1}
 latency: {correction_subnets: 3}
 search: {budget: 8, population: 4, front_size: 2}
