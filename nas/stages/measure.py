@@ -16,6 +16,7 @@ from latency.devices import DeviceProfile, get_device, open_backend
 from latency.export import export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import FAILED, Measurement
+from latency.noise import session_noise
 from latency.protocol import Progress, measure
 from latency.remote_profile import close_backend
 from latency.store import LatencyStore
@@ -151,7 +152,11 @@ def correct(
             for arch, measurement in zip(architectures, found, strict=True)
             if measurement.median_ns is not None
         ]
-        predictor.fit([arch for arch, _ in usable], [_ms(m.median_ns) for _, m in usable])
+        predictor.fit(
+            [arch for arch, _ in usable],
+            [_ms(m.median_ns) for _, m in usable],
+            noise=session_noise([m.session_ratios for _, m in usable]),
+        )
         corrections[name] = predictor.correction
         for arch, measurement in zip(architectures, found, strict=True):
             whole.append(
