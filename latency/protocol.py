@@ -30,7 +30,7 @@ from latency.backend import (
     SessionTimeoutError,
 )
 from latency.lease import device_lease
-from latency.measurement import Measurement, final_failure, precise, summarize
+from latency.measurement import Measurement, final_failure, precise, summarize, usable
 from latency.session_effects import without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
 from latency.store import History, LatencyStore, SessionRecord
@@ -40,8 +40,10 @@ from search_spaces.errors import UserError
 PROTOCOL_VERSION = 1
 """Raised with every change that makes new ratios incomparable with stored ones."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with (artifacts finished, artifacts in all, a line of text)."""
+Progress = Callable[[float, int, str], None]
+"""Called with (artifacts done, an unfinished one as a part; artifacts in all; a line of text)."""
+UNFINISHED = 0.9
+"""An artifact that has its least sessions, and needs more, counts as so much done."""
 
 Key = tuple[str, str]
 Group = tuple[Artifact, ...]
@@ -276,8 +278,15 @@ class _Run:
     def _tell(self, line: str) -> None:
         if self.progress is not None:
             self._read()
-            done = sum(self._finished((artifact,)) for artifact in self.artifacts.values())
+            done = sum(self._share(artifact) for artifact in self.artifacts.values())
             self.progress(done, len(self.artifacts), line)
+
+    def _share(self, artifact: Artifact) -> float:
+        """How much of an artifact's measurement is done: every session counts."""
+        if self._finished((artifact,)):
+            return 1.0
+        accepted = sum(entry.outcome == "accepted" for entry in usable(self._of(artifact)))
+        return UNFINISHED * min(1.0, accepted / self.timing.min_sessions)
 
     def _results(self) -> dict[str, Measurement]:
         baseline = self.store.fix_baseline(self.device, PROTOCOL_VERSION)

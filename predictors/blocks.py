@@ -21,7 +21,7 @@ class BlockCounts:
     def __init__(self, space: TransformerSpace) -> None:
         self.space = space
         self.blocks = space.all_blocks()
-        column = {
+        column: dict[tuple[object, ...], int] = {
             (block.kind, tuple(width for name, width in block.widths if name != "kv_heads")): place
             for place, block in enumerate(self.blocks)
         }

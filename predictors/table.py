@@ -161,7 +161,9 @@ class TablePredictor:
         stds = np.zeros_like(self._rows)
         for place, block in enumerate(self._counts.blocks):
             row = measured.get(block)
-            if row is not None and row.sessions > 1:
+            if row is not None and row.std_ms is not None:
+                stds[place, TERMS.index(block.kind)] = row.std_ms
+            elif row is not None and row.sessions > 1:
                 half_width = (row.high_ms - row.low_ms) / 2
                 stds[place, TERMS.index(block.kind)] = half_width / t_quantile(row.sessions - 1)
         return stds
