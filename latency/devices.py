@@ -1,8 +1,9 @@
-"""Devices by name: built-in profiles of this host and the user's own YAML files."""
+"""Devices by name: built-in profiles and the user's own YAML files."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import yaml
 
 from latency import host_facts
 from latency.backend import DeviceBackend
+from latency.coreml_backend import CoreMLBackend
 from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.tensorrt_backend import TensorRTBackend
+from latency.torch_backend import TorchBackend
 from search_spaces.errors import UserError
 
 
@@ -26,6 +30,8 @@ class DeviceProfile:
     """onnxruntime execution provider."""
     spinning: bool = False
     """Whether idle threads spin; see `OnnxRuntimeBackend`."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Of onnxruntime's provider, by its own names; of another backend, see its class."""
 
     def __post_init__(self) -> None:
         """Check types and values.
@@ -48,15 +54,53 @@ class DeviceProfile:
                 f"backend {self.backend!r} of device {self.name} is not one of "
                 f"{', '.join(sorted(BACKENDS))}"
             )
+        if not isinstance(self.options, dict) or not all(isinstance(k, str) for k in self.options):
+            raise UserError(
+                f"options {self.options!r} of device {self.name} is not a mapping; "
+                "write `options:` with `name: value` lines below it"
+            )
 
 
 def _onnxruntime(profile: DeviceProfile) -> DeviceBackend:
     return OnnxRuntimeBackend(
-        threads=profile.threads, provider=profile.provider, spinning=profile.spinning
+        threads=profile.threads,
+        provider=profile.provider,
+        options=profile.options,
+        spinning=profile.spinning,
     )
 
 
-BACKENDS: Mapping[str, Callable[[DeviceProfile], DeviceBackend]] = {"onnxruntime": _onnxruntime}
+def _torch(profile: DeviceProfile) -> DeviceBackend:
+    return TorchBackend(threads=profile.threads, **_options(profile, TorchBackend))
+
+
+def _tensorrt(profile: DeviceProfile) -> DeviceBackend:
+    options = _options(profile, TensorRTBackend)
+    return TensorRTBackend(library=profile.backend, **options)
+
+
+def _coreml(profile: DeviceProfile) -> DeviceBackend:
+    return CoreMLBackend(**_options(profile, CoreMLBackend))
+
+
+def _options(profile: DeviceProfile, backend: type) -> dict[str, Any]:
+    known = sorted(set(inspect.signature(backend).parameters) - {"threads", "library"})
+    for name in profile.options:
+        if name not in known:
+            raise UserError(
+                f"option {name!r} of backend {profile.backend} is not one of {', '.join(known)}; "
+                "remove it"
+            )
+    return dict(profile.options)
+
+
+BACKENDS: Mapping[str, Callable[[DeviceProfile], DeviceBackend]] = {
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+    "tensorrt": _tensorrt,
+    "tensorrt_rtx": _tensorrt,
+    "coreml": _coreml,
+}
 
 
 def open_backend(profile: DeviceProfile) -> DeviceBackend:
@@ -71,10 +115,26 @@ def open_backend(profile: DeviceProfile) -> DeviceBackend:
         raise UserError(f"device {profile.name}: {error}") from None
 
 
+def obstacle(profile: DeviceProfile) -> str | None:
+    """Why a device cannot be measured from here, and how to change that; None if it can."""
+    try:
+        return open_backend(profile).missing()
+    except UserError as error:
+        return str(error)
+
+
 def builtin_devices() -> dict[str, DeviceProfile]:
-    """`cpu` with all CPUs that this process may use, `cpu-1t` with one thread."""
+    """This host's CPU (`cpu` with all CPUs that may be used, `cpu-1t` with one thread) and more."""
     threads = len(host_facts.available_cpus())
-    profiles = (DeviceProfile(name="cpu", threads=threads), DeviceProfile(name="cpu-1t"))
+    profiles = (
+        DeviceProfile(name="cpu", threads=threads),
+        DeviceProfile(name="cpu-1t"),
+        DeviceProfile(name="cuda", backend="torch", options={"device": "cuda"}),
+        DeviceProfile(name="tensorrt", backend="tensorrt", options={"precision": "fp16"}),
+        DeviceProfile(name="jetson-orin", backend="tensorrt", options={"precision": "fp16"}),
+        DeviceProfile(name="mac", backend="coreml"),
+        DeviceProfile(name="iphone", backend="coreml", options={"target": "iphone"}),
+    )
     return {profile.name: profile for profile in profiles}
 
 
@@ -128,7 +188,7 @@ def _read(path: Path) -> DeviceProfile:
         raise UserError(f"{path} is not readable: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `key: value` lines; see `nas devices --help`")
-    known = [field.name for field in fields(DeviceProfile)]
+    known = [one.name for one in fields(DeviceProfile)]
     for key in content:
         if key not in known:
             raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; remove it")

@@ -1,6 +1,5 @@
 """Is this device fit to measure on? Really runs it, end to end."""
 
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -9,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latency import host_facts
-from latency.anchor import build_anchor
 from latency.artifact import Artifact
 from latency.backend import BackendError, DeviceBackend
 from latency.devices import DeviceProfile, open_backend
@@ -48,33 +46,35 @@ def doctor(profile: DeviceProfile, *, lease_timeout_s: float = 60.0) -> list[Che
 
 
 def _checks(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
-    yield _runtime(profile)
-    yield from _sessions(profile, folder, lease_timeout_s)
+    try:
+        backend = open_backend(profile)
+    except UserError as error:
+        yield Check(name="profile", ok=False, message=str(error))
+        return
+    lacking = backend.missing()
+    yield Check(name="runtime", ok=lacking is None, message=lacking or _runtime(backend))
+    if lacking is None:
+        yield from _sessions(backend, folder, lease_timeout_s)
     yield _governor()
     yield _load()
     yield _disk(Path.cwd())
 
 
-def _runtime(profile: DeviceProfile) -> Check:
-    try:
-        version = importlib.metadata.version(profile.backend)
-    except importlib.metadata.PackageNotFoundError:
-        message = f"{profile.backend} is not installed; pip install {profile.backend}"
-        return Check(name="runtime", ok=False, message=message)
-    return Check(name="runtime", ok=True, message=f"{profile.backend} {version}")
+def _runtime(backend: DeviceBackend) -> str:
+    facts = backend.fingerprint()
+    names = ("runtime", "provider", "device", "mode", "precision", "gpu", "threads")
+    return ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
 
 
-def _sessions(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
+def _sessions(backend: DeviceBackend, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
     try:
-        backend = open_backend(profile)
-        anchor, candidate = build_anchor(folder), build_anchor(folder, layers=4)
+        anchor, candidate = backend.anchor(folder), backend.anchor(folder, layers=4)
         with device_lease("host", timeout_s=lease_timeout_s):
             ratios, anchor_us = _two_sessions(backend, anchor, candidate)
     except (UserError, BackendError) as error:
         yield Check(name="session", ok=False, message=str(error))
         return
-    message = f"{profile.provider}, {profile.threads} threads: the anchor takes {anchor_us:.0f} us"
-    yield Check(name="session", ok=True, message=message)
+    yield Check(name="session", ok=True, message=f"the anchor takes {anchor_us:.0f} us")
     spread = abs(ratios[1] / ratios[0] - 1)
     message = f"two sessions differ by {100 * spread:.1f} %"
     if spread > MAX_SPREAD:

@@ -1,7 +1,8 @@
-"""What this host says of itself: processor, clocks, temperature. Standard library only."""
+"""What this host says of itself: processor, system, clocks, temperature."""
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 _CPU = Path("/sys/devices/system/cpu")
@@ -33,6 +34,30 @@ def governor() -> str:
     """Frequency governor of the first available CPU, `unknown` where it is not readable."""
     cpu = available_cpus()[0]
     return _read(_CPU / f"cpu{cpu}/cpufreq/scaling_governor").strip() or "unknown"
+
+
+def host_fingerprint(affinity: Sequence[int] | None = None) -> dict[str, str]:
+    """Processor and system, the same until one of them changes.
+
+    Args:
+        affinity: CPUs that are used; None for all that are available.
+    """
+    return {
+        "cpu": cpu_model(),
+        "cpus": ",".join(str(cpu) for cpu in affinity or available_cpus()),
+        "cpu_quota": cpu_quota(),
+        "governor": governor(),
+        "machine": platform.machine(),
+        "os": f"{platform.system()} {_os_version()}",
+        "kernel": platform.release(),
+    }
+
+
+def _os_version() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.version()
 
 
 def state() -> dict[str, object]:

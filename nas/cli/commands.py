@@ -89,9 +89,10 @@ COMMANDS: dict[str, Command] = {
     "devices": Command(
         summary="List the device profiles.",
         description=(
-            "List the device profiles that --device takes, and what each of them is. Profiles of "
+            "List the device profiles that --device takes, what each of them is, and whether it "
+            "can be measured from here. Profiles of "
             "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
-            "backend, threads, provider and spinning."
+            "backend, threads, provider, spinning and options."
         ),
         example="nas devices",
         handler="nas.cli.devices:devices",

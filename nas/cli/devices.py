@@ -6,21 +6,35 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from latency.devices import get_device, list_devices
+from latency.devices import DeviceProfile, get_device, list_devices, obstacle
 from latency.doctor import doctor as examine
 from nas.cli.streams import print_text
 
 
 def devices(arguments: argparse.Namespace) -> dict[str, Any]:
-    """List the device profiles."""
+    """List the device profiles, and which of them can be measured from here."""
     profiles = list_devices()
+    obstacles = {name: obstacle(profile) for name, profile in profiles.items()}
     if arguments.json:
-        return {"devices": [asdict(profile) for profile in profiles.values()]}
+        return {
+            "devices": [
+                {**asdict(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
+                for name, profile in profiles.items()
+            ]
+        }
     width = max(len(name) for name in profiles)
     for name, profile in profiles.items():
-        threads = f"{profile.threads} thread{'s' * (profile.threads != 1)}"
-        print_text(f"{name:<{width}}  {profile.backend}, {profile.provider}, {threads}")
+        print_text(f"{name:<{width}}  {_describe(profile)}")
+        print_text(f"{'':<{width}}    {obstacles[name] or 'reachable'}")
     return {}
+
+
+def _describe(profile: DeviceProfile) -> str:
+    words = [profile.backend]
+    if profile.backend == "onnxruntime":
+        words.append(profile.provider)
+    words += [f"{name} {value}" for name, value in profile.options.items()]
+    return ", ".join([*words, f"{profile.threads} thread{'s' * (profile.threads != 1)}"])
 
 
 def doctor(arguments: argparse.Namespace) -> dict[str, Any]:

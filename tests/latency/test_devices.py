@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from latency.devices import DeviceProfile, get_device, list_devices, open_backend
+from latency import nvidia
+from latency.devices import (
+    DeviceProfile,
+    builtin_devices,
+    get_device,
+    list_devices,
+    obstacle,
+    open_backend,
+)
 from latency.doctor import doctor
 from latency.lease import device_lease
 from search_spaces.errors import UserError
@@ -30,8 +38,8 @@ def test_own_profiles(tmp_path: Path) -> None:
     config.mkdir(parents=True)
     (config / "x.yaml").write_text("name: lab\n")
     assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
-    assert list(list_devices()) == ["cpu", "cpu-1t", "half", "lab"]
-    with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, half, lab; add devices"):
+    assert list(list_devices()) == [*builtin_devices(), "half", "lab"]
+    with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, .*half.*; add devices"):
         get_device("pi5")
 
 
@@ -42,8 +50,13 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("threads: many", "threads 'many' of device bad is not 1 or more"),
         ("threads: true", "threads True"),
         ("spinning: 3", "true or false"),
-        ("backend: abacus", "backend 'abacus' of device bad is not one of onnxruntime"),
+        (
+            "backend: abacus",
+            "backend 'abacus' of device bad is not one of coreml, onnxruntime, tensorrt",
+        ),
         ("name: cpu", "the device name cpu is taken by the built-in one"),
+        ("options: fast", "options 'fast' of device bad is not a mapping"),
+        ("options: {1: 2}", "is not a mapping"),
         ("name: ../up", "use letters"),
         ("- 1", "holds no"),
         ("a: [", "is not readable"),
@@ -75,9 +88,37 @@ def test_doctor_runs_the_device() -> None:
 def test_doctor_says_what_is_missing() -> None:
     profile = DeviceProfile(name="gpu", provider="CUDAExecutionProvider")
     checks = {check.name: check for check in doctor(profile)}
-    assert not checks["session"].ok
-    assert "CUDAExecutionProvider is not in onnxruntime" in checks["session"].message
-    assert "repeatability" not in checks
+    assert not checks["runtime"].ok
+    assert "CUDAExecutionProvider is not in this onnxruntime" in checks["runtime"].message
+    assert "pip install onnxruntime-gpu" in checks["runtime"].message
+    assert "session" not in checks
+    (profile_check,) = doctor(DeviceProfile(name="big", threads=9999))
+    assert profile_check.name == "profile"
+    assert "threads 9999" in profile_check.message
+
+
+def test_builtin_devices_are_reachable_or_say_why_not() -> None:
+    obstacles = {name: obstacle(profile) for name, profile in builtin_devices().items()}
+    assert obstacles["cpu"] is obstacles["cpu-1t"] is None
+    for name, lacking in obstacles.items():
+        assert lacking is None or len(lacking) < 120, name
+    if nvidia.missing():
+        assert obstacles["cuda"] == nvidia.missing()
+        assert obstacles["tensorrt"] is not None
+    assert obstacles["iphone"] is not None
+
+
+def test_options_of_a_backend() -> None:
+    profile = DeviceProfile(name="t", backend="torch", options={"mode": "compile"})
+    assert open_backend(profile).fingerprint()["mode"] == "compile"
+    rtx = DeviceProfile(name="r", backend="tensorrt_rtx", options={"fp32_parts": ["head"]})
+    assert open_backend(rtx).fingerprint()["fp32_parts"] == "head"
+    wrong = DeviceProfile(name="t", backend="torch", options={"modus": "compile"})
+    with pytest.raises(UserError, match=r"device t: option 'modus' .* cuda_graph, device, mode"):
+        open_backend(wrong)
+    assert obstacle(wrong) is not None
+    cpu = DeviceProfile(name="c", options={"arena": True})
+    assert open_backend(cpu).fingerprint()["provider_options"] == '{"arena": "1"}'
 
 
 def test_lease_waits_and_says_so() -> None:

@@ -362,10 +362,17 @@ def test_a_reader_that_goes_away_is_no_error(pipeline):
 
 def test_devices(capsys):
     assert main(["devices"]) == 0
-    assert "cpu-1t  onnxruntime, CPUExecutionProvider, 1 thread\n" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    index = lines.index("cpu-1t       onnxruntime, CPUExecutionProvider, 1 thread")
+    assert lines[index + 1].strip() == "reachable"
+    index = lines.index("mac          coreml, 1 thread")
+    assert "coremltools" in lines[index + 1] or "macOS" in lines[index + 1]
     assert main(["devices", "--json"]) == 0
-    names = [device["name"] for device in json.loads(capsys.readouterr().out)["devices"]]
-    assert names[:2] == ["cpu", "cpu-1t"]
+    listed = json.loads(capsys.readouterr().out)["devices"]
+    assert [device["name"] for device in listed[:2]] == ["cpu", "cpu-1t"]
+    assert (listed[1]["reachable"], listed[1]["obstacle"]) == (True, None)
+    for device in listed:
+        assert device["reachable"] == (device["obstacle"] is None)
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])
