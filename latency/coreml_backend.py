@@ -164,30 +164,29 @@ class CoreMLBackend:
         return local_session("latency.coreml_session", options, models, timing)
 
     def _convert(self, network: Network, feeds: Mapping[str, Tensor]) -> Any:
-        from latency.program import export_program
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on versions of torch that it was not tried with
+        with warnings.catch_warnings():
+            # On versions of torch that it was not tried with, and on its own calls of torch
+            warnings.simplefilter("ignore")
+            try:
                 import coremltools
-        except ImportError as error:
-            raise UserError(f"coremltools cannot be imported ({error}); {GET_IT}") from None
-        program = export_program(network, feeds).run_decompositions({})
-        half = self.precision == "fp16"
-        try:
-            return coremltools.convert(
-                program,
-                convert_to="mlprogram",
-                minimum_deployment_target=getattr(coremltools.target, TARGETS[self.target]),
-                compute_precision=coremltools.precision.FLOAT16
-                if half
-                else coremltools.precision.FLOAT32,
-                compute_units=getattr(coremltools.ComputeUnit, COMPUTE_UNITS[self.compute_units]),
-                skip_model_load=True,
-            )
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"coremltools cannot convert the network: {reason}") from None
+            except ImportError as error:
+                raise UserError(f"coremltools cannot be imported ({error}); {GET_IT}") from None
+            from latency.program import export_program
+
+            precisions = coremltools.precision
+            half = self.precision == "fp16"
+            try:
+                return coremltools.convert(
+                    export_program(network, feeds).run_decompositions({}),
+                    convert_to="mlprogram",
+                    minimum_deployment_target=getattr(coremltools.target, TARGETS[self.target]),
+                    compute_precision=precisions.FLOAT16 if half else precisions.FLOAT32,
+                    compute_units=coremltools.ComputeUnit[COMPUTE_UNITS[self.compute_units]],
+                    skip_model_load=True,
+                )
+            except (ValueError, RuntimeError, NotImplementedError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UserError(f"coremltools cannot convert the network: {reason}") from None
 
 
 def _version() -> str:

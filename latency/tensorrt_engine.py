@@ -64,6 +64,7 @@ def build_engine(
     if not parser.parse(model):
         complaints = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise UserError(f"{library} does not read the model: {_first(complaints + log.errors)}")
+    _allow_plain_attention(trt, network)
     config = builder.create_builder_config()
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -94,6 +95,16 @@ def make_log(trt: Any) -> Any:
                 self.errors.append(message)
 
     return Log()
+
+
+def _allow_plain_attention(trt: Any, network: Any) -> None:
+    """Let attention without a fused kernel, as of small heads, run operator by operator."""
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)  # older versions have none
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == kind:
+            layer.__class__ = trt.IAttentionInputLayer  # layers come as their base class
+            layer.attention.decomposable = True
 
 
 def _fixed_shapes(builder: Any, network: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
