@@ -6,6 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from latency.anchor import build_anchor
 from latency.artifact import Artifact, build_artifact
+from latency.graphs import GraphLibrary
 from latency.timing import TimingConfig
 
 
@@ -92,3 +93,9 @@ def tiny() -> TimingConfig:
         cooldown_s=0.0,
         backoff_s=0.0,
     )
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> GraphLibrary:
+    """Parts that any test has exported: an export takes seconds."""
+    return GraphLibrary(tmp_path_factory.mktemp("library"))

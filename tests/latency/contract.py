@@ -91,9 +91,9 @@ def check_compile(
     backend: DeviceBackend,
     networks: Mapping[str, tuple[Network, Mapping[str, Tensor]]],
     folder: Path,
+    library: GraphLibrary,
 ) -> dict[str, Artifact]:
-    """Every network becomes a file that is found again, and another build another file."""
-    library = GraphLibrary(folder / "parts")
+    """Every network becomes a file of its own, the same when made again, and found again."""
     artifacts = {}
     for name, (network, feeds) in networks.items():
         path = folder / f"{name}{backend.suffix}"
@@ -111,6 +111,6 @@ def check_compile(
         )
         assert again.sha256 == made.sha256
         artifacts[name] = made
-    files = {path.name for path in folder.iterdir()} - {"parts"}
+    files = {path.name for path in folder.iterdir()}
     assert files == {f"{name}{end}" for name in networks for end in (backend.suffix, ".npz")}
     return artifacts

@@ -1,6 +1,7 @@
 """Small networks that backends compile in tests."""
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ def linear(width: int, layers: int) -> Case:
     return network, {"x": torch.ones(1, width)}
 
 
+@cache
 def cases() -> dict[str, Case]:
     """What tables and exports are made of."""
     return {

@@ -64,7 +64,7 @@ def operations(path: Path) -> dict[str, int]:
 
 @coremltools
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_conversion(precision: str, tmp_path: Path) -> None:
+def test_conversion(precision: str, library: GraphLibrary, tmp_path: Path) -> None:
     import coremltools as ct
 
     backend = CoreMLBackend(precision=precision)
@@ -75,7 +75,7 @@ def test_conversion(precision: str, tmp_path: Path) -> None:
         feeds,
         tmp_path / "decode.mlpackage",
         backend=backend,
-        library=GraphLibrary(tmp_path / "parts"),
+        library=library,
         provenance={"architecture": "largest"},
     )
     assert made.path.is_dir()
@@ -106,20 +106,20 @@ def test_anchor_and_second_conversion(tmp_path: Path) -> None:
 
 
 @coremltools
-def test_empty_cache_is_refused(tmp_path: Path) -> None:
+def test_empty_cache_is_refused(library: GraphLibrary, tmp_path: Path) -> None:
     network, feeds = networks.whole(networks.TEXT, networks.PREFILL)
     with pytest.raises(UserError, match=r"no empty tensors, and past\.0\.key has shape"):
         CoreMLBackend().compile(
             network,
             feeds,
             tmp_path / "m.mlpackage",
-            library=GraphLibrary(tmp_path / "parts"),
+            library=library,
             facts={},
         )
 
 
 @mac
-def test_on_a_mac(tmp_path: Path, tiny: TimingConfig) -> None:
+def test_on_a_mac(library: GraphLibrary, tmp_path: Path, tiny: TimingConfig) -> None:
     backend = CoreMLBackend()
     assert backend.missing() is None
     network, feeds = networks.whole(networks.VISION, Workload())
@@ -128,14 +128,14 @@ def test_on_a_mac(tmp_path: Path, tiny: TimingConfig) -> None:
         feeds,
         tmp_path / "vit.mlpackage",
         backend=backend,
-        library=GraphLibrary(tmp_path / "parts"),
+        library=library,
         provenance={},
     )
     samples = contract.check_session(backend, [backend.anchor(tmp_path), made], tiny)
     plans = samples[0].session["compute_plans"]
     assert all(sum(plan["operations"].values()) > 0 for plan in plans)  # type: ignore[attr-defined]
     stale = dataclasses.replace(made, sha256="0" * 64)
-    contract.check_rejects_changed_file(backend, samples and backend.anchor(tmp_path), stale, tiny)
+    contract.check_rejects_changed_file(backend, backend.anchor(tmp_path), stale, tiny)
 
 
 torch.set_num_threads(1)

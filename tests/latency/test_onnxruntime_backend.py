@@ -9,6 +9,7 @@ import pytest
 
 from latency.artifact import Artifact
 from latency.backend import DeviceLostError, ModelRejectedError, SessionTimeoutError
+from latency.graphs import GraphLibrary
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
@@ -74,9 +75,13 @@ def test_a_dead_process_is_lost(
 
 
 def test_compile_and_run(
-    backend: OnnxRuntimeBackend, models: Models, tmp_path: Path, tiny: TimingConfig
+    backend: OnnxRuntimeBackend,
+    models: Models,
+    library: GraphLibrary,
+    tmp_path: Path,
+    tiny: TimingConfig,
 ) -> None:
-    made = contract.check_compile(backend, networks.cases(), tmp_path / "files")
+    made = contract.check_compile(backend, networks.cases(), tmp_path / "files", library)
     samples = contract.check_session(backend, [models["anchor"], *made.values()], tiny)
     assert max(one.max_abs_difference for one in samples[1:]) < 1e-5
 
@@ -123,6 +128,7 @@ _PARENT = """
 import sys
 from pathlib import Path
 from latency.artifact import load_artifact
+from latency.graphs import GraphLibrary
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.timing import TimingConfig
 model = load_artifact(Path(sys.argv[1]))

@@ -30,11 +30,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def library(tmp_path: Path) -> GraphLibrary:
-    return GraphLibrary(tmp_path / "parts")
-
-
 def types(model: onnx.ModelProto) -> dict[str, int]:
     """How many weights there are of each type."""
     counts: dict[str, int] = {}
@@ -112,11 +107,13 @@ def test_bad_options(options, message) -> None:
 
 @rtx
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_engines_are_built_without_a_gpu(precision: str, tmp_path: Path) -> None:
+def test_engines_are_built_without_a_gpu(
+    precision: str, library: GraphLibrary, tmp_path: Path
+) -> None:
     parts = ["head"] if precision == "fp16" else []
     backend = TensorRTBackend(library="tensorrt_rtx", precision=precision)
     contract.check_name_and_fingerprint(backend)
-    artifacts = contract.check_compile(backend, networks.cases(), tmp_path / "files")
+    artifacts = contract.check_compile(backend, networks.cases(), tmp_path / "files", library)
     assert len({artifact.sha256 for artifact in artifacts.values()}) == len(artifacts)
     anchor = backend.anchor(tmp_path)
     assert anchor.provenance["precision"] == "fp32"
@@ -125,13 +122,12 @@ def test_engines_are_built_without_a_gpu(precision: str, tmp_path: Path) -> None
 
 
 @rtx
-def test_per_part_precision_reaches_the_engine(tmp_path: Path) -> None:
+def test_per_part_precision_reaches_the_engine(library: GraphLibrary, tmp_path: Path) -> None:
     network, feeds = networks.whole(networks.VISION, Workload())
     sizes = {}
     for parts in ((), ("stem", "attention.*", "ffn.*", "head")):
         backend = TensorRTBackend(library="tensorrt_rtx", precision="fp16", fp32_parts=parts)
         path = tmp_path / f"{len(parts)}.engine"
-        library = GraphLibrary(tmp_path / "parts")
         backend.compile(network, feeds, path, library=library, facts={})
         sizes[parts] = path.read_bytes()
     assert len(set(sizes.values())) == 2
@@ -168,16 +164,21 @@ def test_without_a_gpu(tmp_path: Path, tiny: TimingConfig) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_on_a_gpu(
-    library: str, precision: str, cuda_graph: bool, tmp_path: Path, tiny: TimingConfig
+    name: str,
+    precision: str,
+    cuda_graph: bool,
+    library: GraphLibrary,
+    tmp_path: Path,
+    tiny: TimingConfig,
 ) -> None:
-    if library not in INSTALLED:
-        pytest.skip(f"needs {library}")
-    backend = TensorRTBackend(library=library, precision=precision, cuda_graph=cuda_graph)
-    made = contract.check_compile(backend, networks.cases(), tmp_path / "files")
+    if name not in INSTALLED:
+        pytest.skip(f"needs {name}")
+    backend = TensorRTBackend(library=name, precision=precision, cuda_graph=cuda_graph)
+    made = contract.check_compile(backend, networks.cases(), tmp_path / "files", library)
     anchor = backend.anchor(tmp_path)
     samples = contract.check_session(backend, [anchor, *made.values()], tiny)
     assert samples[0].session["cuda_graph"] == cuda_graph

@@ -23,13 +23,12 @@ from tests.latency import contract, networks
 torch.set_num_threads(1)
 
 
-def build(backend: TorchBackend, folder: Path) -> dict[str, Artifact]:
+def build(backend: TorchBackend, library: GraphLibrary, folder: Path) -> dict[str, Artifact]:
     """Models as the contract wants them."""
 
     def export(name: str, width: int, layers: int) -> Artifact:
         network, feeds = networks.linear(width, layers)
         path = folder / f"{name}{backend.suffix}"
-        library = GraphLibrary(folder / "parts")
         return export_network(network, feeds, path, backend=backend, library=library, provenance={})
 
     wrong = export("wrong", 16, 1)
@@ -54,8 +53,10 @@ def backend() -> TorchBackend:
 
 
 @pytest.fixture(scope="module")
-def models(backend: TorchBackend, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    return build(backend, tmp_path_factory.mktemp("torch"))
+def models(
+    backend: TorchBackend, library: GraphLibrary, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Artifact]:
+    return build(backend, library, tmp_path_factory.mktemp("torch"))
 
 
 def test_fingerprint(backend: TorchBackend) -> None:
@@ -92,14 +93,18 @@ def test_rejections(backend: TorchBackend, models: dict[str, Artifact], tiny: Ti
     contract.check_rejects_changed_file(backend, anchor, small, tiny)
 
 
-def test_compile_and_run(backend: TorchBackend, tmp_path: Path, tiny: TimingConfig) -> None:
-    artifacts = contract.check_compile(backend, networks.cases(), tmp_path / "files")
+def test_compile_and_run(
+    backend: TorchBackend, library: GraphLibrary, tmp_path: Path, tiny: TimingConfig
+) -> None:
+    artifacts = contract.check_compile(backend, networks.cases(), tmp_path / "files", library)
     anchor = backend.anchor(tmp_path)
     samples = contract.check_session(backend, [anchor, *artifacts.values()], tiny)
     assert max(one.max_abs_difference for one in samples) < 1e-5
 
 
-def test_half_precision_differs_and_is_checked(tmp_path: Path, tiny: TimingConfig) -> None:
+def test_half_precision_differs_and_is_checked(
+    library: GraphLibrary, tmp_path: Path, tiny: TimingConfig
+) -> None:
     backend = TorchBackend(precision="bf16")
     network, feeds = networks.whole(networks.VISION, Workload())
     made = export_network(
@@ -107,7 +112,7 @@ def test_half_precision_differs_and_is_checked(tmp_path: Path, tiny: TimingConfi
         feeds,
         tmp_path / "vit.pt2",
         backend=backend,
-        library=GraphLibrary(tmp_path / "parts"),
+        library=library,
         provenance={},
     )
     models = [backend.anchor(tmp_path), made]
@@ -119,7 +124,7 @@ def test_half_precision_differs_and_is_checked(tmp_path: Path, tiny: TimingConfi
 
 
 @pytest.mark.slow
-def test_compiled_mode(tmp_path: Path, tiny: TimingConfig) -> None:
+def test_compiled_mode(library: GraphLibrary, tmp_path: Path, tiny: TimingConfig) -> None:
     backend = TorchBackend(mode="compile")
     network, feeds = networks.whole(networks.TEXT, networks.DECODE)
     made = export_network(
@@ -127,7 +132,7 @@ def test_compiled_mode(tmp_path: Path, tiny: TimingConfig) -> None:
         feeds,
         tmp_path / "decode.pt2",
         backend=backend,
-        library=GraphLibrary(tmp_path / "parts"),
+        library=library,
         provenance={},
     )
     samples = contract.check_session(backend, [backend.anchor(tmp_path), made], tiny)
@@ -136,7 +141,11 @@ def test_compiled_mode(tmp_path: Path, tiny: TimingConfig) -> None:
 
 
 def test_a_table_is_measured(
-    backend: TorchBackend, tmp_path: Path, tiny: TimingConfig, monkeypatch: pytest.MonkeyPatch
+    backend: TorchBackend,
+    library: GraphLibrary,
+    tmp_path: Path,
+    tiny: TimingConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     connection = connect(tmp_path / "run.db")
@@ -147,7 +156,7 @@ def test_a_table_is_measured(
             backend=backend,
             timing=tiny,
             store=LatencyStore(connection),
-            library=GraphLibrary(tmp_path / "parts"),
+            library=library,
             folder=tmp_path / "chains",
         )
     finally:
@@ -182,11 +191,13 @@ def test_without_a_gpu(models: dict[str, Artifact], tiny: TimingConfig) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["eager", "compile"])
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_on_a_gpu(mode: str, cuda_graph: bool, tmp_path: Path, tiny: TimingConfig) -> None:
+def test_on_a_gpu(
+    mode: str, cuda_graph: bool, library: GraphLibrary, tmp_path: Path, tiny: TimingConfig
+) -> None:
     backend = TorchBackend(device="cuda", mode=mode, cuda_graph=cuda_graph)
     contract.check_name_and_fingerprint(backend)
-    models = build(backend, tmp_path)
-    made = contract.check_compile(backend, networks.cases(), tmp_path / "files")
+    models = build(backend, library, tmp_path)
+    made = contract.check_compile(backend, networks.cases(), tmp_path / "files", library)
     chosen = [models["anchor"], models["small"], models["large"], *made.values()]
     samples = contract.check_session(backend, chosen, tiny)
     facts = samples[0].session
