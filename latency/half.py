@@ -95,7 +95,7 @@ class _Halving:
     def _is_float(self, name: str) -> bool:
         if name not in self.types:
             raise RuntimeError(f"the type of {name} cannot be inferred")
-        return self.types[name] == TensorProto.FLOAT
+        return bool(self.types[name] == TensorProto.FLOAT)
 
 
 def _halve_attribute(kind: str, attribute: onnx.AttributeProto) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Allowed |output - fp32 reference| of a network, in units of 1 + |reference|."""
+LOAD_S = 10.0
+"""Longest that loading one program may take; PyTorch itself starts slowly."""
 COMPILE_S = 120.0
 """Longest that `torch.compile` of one model may take."""
 
@@ -147,5 +149,5 @@ class TorchBackend:
             "mode": self.mode,
             "cuda_graph": self.cuda_graph,
         }
-        loading_s = COMPILE_S * len(models) if self.mode == "compile" else 0.0
+        loading_s = (COMPILE_S if self.mode == "compile" else LOAD_S) * len(models)
         return local_session("latency.torch_session", options, models, timing, loading_s=loading_s)

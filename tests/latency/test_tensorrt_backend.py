@@ -39,6 +39,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(networks.cases()))
 def test_half_precision(name: str, library: GraphLibrary) -> None:
     network, feeds = networks.cases()[name]
