@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Several test processes on few cores: one thread each, or they wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test check bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text clean
+.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -29,6 +29,9 @@ check: setup     ## Format, lint, types, import order, fast tests; under a minut
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+gpu: setup       ## The checks that need an NVIDIA GPU; says which it skipped
+	$(BIN)/python -m pytest -m gpu -rs
 
 bench: bench-overhead bench-latency bench-devices bench-fidelity bench-kill bench-faults  ## All benchmarks; an hour and more
 

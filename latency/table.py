@@ -13,7 +13,7 @@ import torch
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend
 from latency.chains import chain
-from latency.export import export_network, known_artifact
+from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import Measurement
 from latency.protocol import Progress, measure
@@ -127,7 +127,7 @@ def measure_table(
     for name, workload in workloads.items():
         space.check_workload(workload)
         blocks = space.all_blocks()
-        groups = [_chains(space, block, workload, library, folder) for block in blocks]
+        groups = [_chains(space, block, workload, backend, library, folder) for block in blocks]
         results = measure(
             groups, backend=backend, timing=timing, store=store, progress=progress, lease=lease
         )
@@ -141,6 +141,7 @@ def _chains(
     space: TransformerSpace,
     block: Block,
     workload: Workload,
+    backend: DeviceBackend,
     library: GraphLibrary,
     folder: Path,
 ) -> list[Artifact]:
@@ -154,15 +155,18 @@ def _chains(
         }
         shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
         shape.pop("drop_order")
-        text = json.dumps([facts, shape], sort_keys=True)
-        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.onnx"
-        artifact = known_artifact(path, facts)
+        text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:20]
+        path = folder / f"{name}{backend.suffix}"
+        artifact = known_artifact(path, backend=backend, provenance=facts)
         if artifact is None:
             with torch.random.fork_rng(devices=[]):
                 # The same weights every time: an interrupted run finds its sessions again.
                 torch.manual_seed(0)
                 network, feeds = chain(space, block, copies, workload)
-            artifact = export_network(network, feeds, path, library=library, provenance=facts)
+            artifact = export_network(
+                network, feeds, path, backend=backend, library=library, provenance=facts
+            )
         artifacts.append(artifact)
     return artifacts
 
