@@ -25,7 +25,7 @@ def missing() -> str | None:
     if identity()["gpu"] != "none":
         return None
     if not shutil.which("nvidia-smi"):
-        return "no NVIDIA driver here (nvidia-smi is not found); install one on a host with a GPU"
+        return "no NVIDIA driver (nvidia-smi is not found); install one on a host with a GPU"
     return "nvidia-smi shows no GPU; `nvidia-smi` on the command line says why"
 
 

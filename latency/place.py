@@ -143,8 +143,16 @@ def checked(
     *,
     threads: int = 1,
     affinity: Sequence[int] | None = None,
+    gpu: bool = False,
 ) -> Mapping[str, Any]:
-    """What a machine says of itself, if it has a runtime and the CPUs that are asked for.
+    """What a machine says of itself, if it has a runtime and what else is asked for.
+
+    Args:
+        place: The machine.
+        module: The runtime, one of `latency.host_facts.RUNTIMES`.
+        threads: It has as many CPUs.
+        affinity: It has these CPUs.
+        gpu: It has an NVIDIA GPU.
 
     Raises:
         UserError: It has not, or cannot be reached.
@@ -163,6 +171,8 @@ def checked(
         raise UserError(f"threads {threads} is not in 1..{len(cpus)}, the CPUs of {place.name}")
     if affinity is not None and not set(affinity) <= set(cpus):
         raise UserError(f"affinity {list(affinity)} is not within the CPUs {cpus} of {place.name}")
+    if gpu and description["no_gpu"] is not None:
+        raise UserError(f"{place.name}: {description['no_gpu']}")
     return description
 
 

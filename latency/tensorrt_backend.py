@@ -76,12 +76,13 @@ class TensorRTBackend:
         self.place = place or ThisHost()
 
     def missing(self) -> str | None:
-        """Whether the library and a GPU are there; see `DeviceBackend`."""
+        """Whether the library, PyTorch and a GPU are there; see `DeviceBackend`."""
         try:
-            lacking: str | None = checked(self.place, self.library)["no_gpu"]
+            checked(self.place, self.library)
+            checked(self.place, "torch", gpu=True)  # holds the GPU's memory in a session
         except UserError as error:
             return str(error)
-        return lacking
+        return None
 
     def fingerprint(self) -> Mapping[str, str]:
         """Processor, system, GPU, runtime and its options; see `DeviceBackend`."""

@@ -84,10 +84,10 @@ class TorchBackend:
     def missing(self) -> str | None:
         """Whether PyTorch is there, and a GPU where one is wanted; see `DeviceBackend`."""
         try:
-            lacking: str | None = checked(self.place, "torch", threads=self.threads)["no_gpu"]
+            checked(self.place, "torch", threads=self.threads, gpu=self.device == "cuda")
         except UserError as error:
             return str(error)
-        return lacking if self.device == "cuda" else None
+        return None
 
     def fingerprint(self) -> Mapping[str, str]:
         """Processor, system, GPU, runtime and its options; see `DeviceBackend`."""

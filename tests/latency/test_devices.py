@@ -117,7 +117,7 @@ def test_builtin_devices_are_reachable_or_say_why_not() -> None:
     for name, lacking in obstacles.items():
         assert lacking is None or len(lacking) < 200, name
     if nvidia.missing():
-        assert obstacles["cuda"] == nvidia.missing()
+        assert obstacles["cuda"] == f"this host: {nvidia.missing()}"
         assert obstacles["tensorrt"] is not None
     for board in BOARDS:
         assert "its host is not set" in str(obstacles[board])

@@ -159,7 +159,7 @@ def test_refusals() -> None:
 @pytest.mark.skipif(nvidia.missing() is None, reason="there is a GPU")
 def test_without_a_gpu(tmp_path: Path, tiny: TimingConfig) -> None:
     backend = TensorRTBackend(library="tensorrt_rtx")
-    assert backend.missing() == nvidia.missing()
+    assert backend.missing() == f"this host: {nvidia.missing()}"
     with pytest.raises(UserError, match="sees no CUDA device"):
         backend.run_session([backend.anchor(tmp_path)], tiny)
 
