@@ -42,8 +42,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.results import FOLDER, table, write_results
 from latency.artifact import Artifact, load_artifact
 from latency.database import connect
+from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.protocol import measure
-from latency.remote_backend import RemoteBackend
+from latency.remote_host import RemoteHost
 from latency.ssh import SshTransport
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
@@ -132,7 +133,8 @@ def digest(blocks: Any) -> str:
 def child(settings: Path) -> None:
     """Measure until all is done; exit code 3 if the device was set aside."""
     given = json.loads(settings.read_text())
-    backend = RemoteBackend(SshTransport(**given["transport"]), **given["backend"])
+    place = RemoteHost(SshTransport(**given["transport"]), **given["place"])
+    backend = OnnxRuntimeBackend(threads=1, place=place)
     store = LatencyStore(connect(Path(given["database"])))
     models = [load_artifact(Path(path)) for path in given["models"]]
     with closing(backend):
@@ -159,8 +161,7 @@ class Round:
                         "known_hosts": device.server.known_hosts(port),
                         "python": str(device.babbler()),
                     },
-                    "backend": {
-                        "threads": 1,
+                    "place": {
                         "folder": str(device.folder),
                         "silence_s": 6.0,
                         "pause_s": 0.05,

@@ -21,7 +21,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
-from latency.anchor import build_anchor
 from latency.artifact import Artifact
 from latency.backend import (
     DeviceBackend,
@@ -129,7 +128,7 @@ class _Run:
             with ExitStack() as stack:
                 stack.enter_context(device_lease(lease, notify=self._tell))
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
-                anchor = build_anchor(Path(folder))
+                anchor = self.backend.anchor(Path(folder))
                 self._read()  # whoever held the lease before may have measured the same
                 while pending := [group for group in self.groups if not self._finished(group)]:
                     self._session(anchor, self._choose(pending))

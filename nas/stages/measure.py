@@ -16,13 +16,12 @@ from latency.artifact import Artifact
 from latency.backend import DeviceBackend
 from latency.chains import whole_inputs
 from latency.devices import list_devices, open_backend
-from latency.export import export_network, known_artifact
+from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.grid import plan
 from latency.measurement import FAILED, Measurement
 from latency.noise import session_noise
 from latency.protocol import Progress, measure
-from latency.remote_profile import close_backend
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, measure_table
 from latency.table_store import StoredRow
@@ -63,7 +62,7 @@ class DeviceLab:
             UserError: The profile does not fit this machine.
         """
         backend = open_backend(self.profile)
-        weakref.finalize(self, close_backend, backend)
+        weakref.finalize(self, backend.close)
         return backend
 
     @cached_property
@@ -340,20 +339,26 @@ def random_subnets(
     for name, workload in workloads.items():
         for arch in architectures:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
-            path = lab.folder / "whole" / _file_name(lab.space, arch, workload)
-            artifact = known_artifact(path, facts)
+            path = lab.folder / "whole" / _file_name(lab, arch, workload)
+            artifact = known_artifact(path, backend=lab.backend, provenance=facts)
             if artifact is None:
                 network = supernet.extract(arch).network()
                 feeds = whole_inputs(network, workload)
                 artifact = export_network(
-                    network, feeds, path, library=lab.library, provenance=facts
+                    network,
+                    feeds,
+                    path,
+                    backend=lab.backend,
+                    library=lab.library,
+                    provenance=facts,
                 )
             artifacts[name].append(artifact)
     return artifacts
 
 
-def _file_name(space: TransformerSpace, arch: Architecture, workload: Workload) -> str:
-    return f"{space.digest}-{arch.key}-{str(workload).replace(',', '-')}.onnx"
+def _file_name(lab: DeviceLab, arch: Architecture, workload: Workload) -> str:
+    made = f"{lab.space.digest}-{arch.key}-{str(workload).replace(',', '-')}"
+    return f"{made}-{build_key(lab.backend)}{lab.backend.suffix}"
 
 
 def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredictor]:

@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 import pytest
+from torch import Tensor
 
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend, ModelRejectedError, Samples
+from latency.export import export_network, known_artifact
+from latency.graphs import GraphLibrary
 from latency.timing import TimingConfig
+from supernet.parts import Network
 
 
 def check_name_and_fingerprint(backend: DeviceBackend) -> None:
@@ -84,3 +89,32 @@ def check_rejects_changed_file(
     stale = dataclasses.replace(good, sha256="0" * 64)
     with pytest.raises(ModelRejectedError, match="changed"):
         backend.run_session([anchor, stale], timing)
+
+
+def check_compile(
+    backend: DeviceBackend,
+    networks: Mapping[str, tuple[Network, Mapping[str, Tensor]]],
+    folder: Path,
+    library: GraphLibrary,
+) -> dict[str, Artifact]:
+    """Every network becomes a file of its own, the same when made again, and found again."""
+    artifacts = {}
+    for name, (network, feeds) in networks.items():
+        path = folder / f"{name}{backend.suffix}"
+        facts = {"name": name}
+        assert known_artifact(path, backend=backend, provenance=facts) is None
+        made = export_network(
+            network, feeds, path, backend=backend, library=library, provenance=facts
+        )
+        assert made.path == path
+        assert made.tolerance == backend.tolerance
+        assert made.provenance == {**facts, **backend.build_facts()}
+        assert known_artifact(path, backend=backend, provenance=facts) == made
+        again = export_network(
+            network, feeds, path, backend=backend, library=library, provenance=facts
+        )
+        assert again.sha256 == made.sha256
+        artifacts[name] = made
+    files = {path.name for path in folder.iterdir()}
+    assert files == {f"{name}{end}" for name in networks for end in (backend.suffix, ".npz")}
+    return artifacts

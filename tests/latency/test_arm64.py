@@ -9,7 +9,8 @@ import pytest
 
 from latency.artifact import Artifact
 from latency.backend import ModelRejectedError
-from latency.remote_backend import RemoteBackend
+from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.remote_host import RemoteHost
 from latency.timing import TimingConfig
 from latency.transport import LocalTransport
 from tests.latency.arm64_userland import MISSING, build_userland
@@ -26,15 +27,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backend(python: Path, tmp_path: Path) -> Iterator[RemoteBackend]:
-    transport = LocalTransport(str(python))
-    backend = RemoteBackend(transport, folder=str(tmp_path), threads=1, silence_s=300.0)
-    with closing(backend):
+def backend(python: Path, tmp_path: Path) -> Iterator[OnnxRuntimeBackend]:
+    place = RemoteHost(LocalTransport(str(python)), folder=str(tmp_path), silence_s=300.0)
+    with closing(OnnxRuntimeBackend(threads=1, place=place)) as backend:
         yield backend
 
 
 def test_agent_measures(
-    backend: RemoteBackend, models: dict[str, Artifact], tiny: TimingConfig
+    backend: OnnxRuntimeBackend, models: dict[str, Artifact], tiny: TimingConfig
 ) -> None:
     fingerprint = backend.fingerprint()
     assert fingerprint["machine"] == "aarch64"
