@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Several test processes on few cores: one thread each, or they wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test check bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text clean
+.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text arm64 clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -17,10 +17,15 @@ setup: .venv/.ready  ## Install everything into .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0 --editable '.[dev]'
 	touch $@
 
+# Model builders that work without their hardware: another minute and 350 MB.
+.venv/.builders: .venv/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0 --editable '.[dev,coreml,tensorrt-rtx]'
+	touch $@
+
 demo: setup      ## From real data to a measured Pareto front
 	$(BIN)/nas run examples/digits.yaml
 
-test: setup      ## All tests
+test: .venv/.builders  ## All tests, with TensorRT-RTX and CoreML tools to build models with
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup     ## Format, lint, types, import order, fast tests; under a minute
@@ -29,6 +34,9 @@ check: setup     ## Format, lint, types, import order, fast tests; under a minut
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+gpu: setup       ## The checks that need an NVIDIA GPU; says which it skipped
+	$(BIN)/python -m pytest -m gpu -rs
 
 bench: bench-overhead bench-latency bench-devices bench-fidelity bench-kill bench-faults  ## All benchmarks; an hour and more
 
@@ -52,6 +60,9 @@ bench-faults: setup    ## 500 faults on the way to a device behind SSH
 
 bench-text: setup      ## The language-model example
 	$(BIN)/nas run examples/text.yaml
+
+arm64: setup     ## The agent on an emulated arm64 Linux; needs Debian's qemu-user-static
+	$(BIN)/python -m pytest tests/latency/test_arm64.py -rs
 
 clean:           ## Remove what the targets made
 	rm -rf .venv runs

@@ -8,9 +8,10 @@ It needs Python 3.9 and the device's runtime, and is copied over at every connec
   when the link is cut it goes on, and whoever asks for the same session again gets that result.
 - `session` is the fresh process that times (`latency.session`).
 
-Everything lies in one folder: `files/` (models and feeds by SHA-256), `sessions/` (those under
-way, and results that were not forgotten), the agent itself while it runs, and `measuring.lock`,
-which makes sessions of several hosts wait for one another. State is in files and in locks that
+Everything lies in one folder: `files/` (models and feeds by SHA-256), `timings/` (what a
+TensorRT builder learned), `sessions/` (those under way, and results that were not forgotten), the
+agent itself while it runs, and `measuring.lock`, which makes sessions of several hosts wait for
+one another. State is in files and in locks that
 the system drops with their holder, so killing any process at any moment loses at most the
 session in work.
 """
@@ -29,13 +30,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from latency import host_facts
-from latency.frames import FrameError, FrameReader, pack
+from latency.frames import CHUNK_BYTES, FrameError, FrameReader, pack
 from latency.session_process import run_process
 
 IDLE_S = 900.0
@@ -89,10 +91,11 @@ class Agent:
     def serve(self) -> None:
         """Answer requests until the link ends."""
         self._send({"hello": platform.python_version()})
-        actions: dict[str, Callable[..., dict[str, Any]]] = {
+        actions: dict[str, Callable[..., dict[str, Any] | None]] = {
             "describe": self.describe,
             "missing": self.missing,
             "put": self.put,
+            "get": self.get,
             "session": self.session,
             "forget": self.forget,
             "clean": self.clean,
@@ -109,26 +112,14 @@ class Agent:
             except Exception as error:  # the other end shall know, whatever it is
                 final = isinstance(error, Refused) or getattr(error, "errno", None) in FINAL
                 reply = {"refused": str(error)} if final else {"failed": repr(error)}
-            self._send(reply)
+            if reply is not None:
+                self._send(reply)
 
-    def describe(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The device: its fingerprint, and what a doctor looks at.
-
-        Args:
-            options: threads, provider, spinning, affinity.
-        """
-        return {
-            "fingerprint": {
-                **host_facts.fingerprint(**options),
-                "device": host_facts.device_id(),
-            },
-            "python": platform.python_version(),
-            "runtime": host_facts.package_version("onnxruntime"),
-            "cpus": host_facts.available_cpus(),
-            "governor": host_facts.governor(),
-            "load": os.getloadavg()[0],
-            "throttled": host_facts.throttling(),
-        }
+    def describe(self) -> dict[str, Any]:
+        """The device; see `latency.host_facts.describe`. Its fingerprint says which one it is."""
+        description = host_facts.describe()
+        description["fingerprint"]["device"] = host_facts.device_id()
+        return description
 
     def missing(self, files: list[str]) -> dict[str, Any]:
         """Which of these files (SHA-256) are not here."""
@@ -158,12 +149,24 @@ class Agent:
                 partial.unlink()
         return {}
 
+    def get(self, sha256: str) -> None:
+        """Give a file: a reply with its size, and then its bytes in raw frames."""
+        path = self._file(sha256)
+        if not path.exists():
+            raise Refused(f"file {sha256[:12]} is not there any more; run the same command again")
+        content = path.read_bytes()
+        self._send({"size": len(content)})
+        for start in range(0, len(content), CHUNK_BYTES):
+            self._write(pack(content[start : start + CHUNK_BYTES]))
+
     def session(self, session: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Run a session, or join it where it runs already, or give its result.
 
         Args:
             session: Its name, 32 hex digits: the same name is the same session.
-            request: What `latency.session.serve` takes; `path` and `feeds` are SHA-256.
+            request: What `latency.session` takes. Its files are SHA-256; a model with `unpack` is
+                an archive of a folder with that suffix. With `build`, an engine is built, and
+                kept among the files.
             timeout_s: See `latency.session_process.run_process`.
 
         Returns:
@@ -176,7 +179,7 @@ class Agent:
             # round. Its result counts once it has let go: one that runs cannot be forgotten
             ended = worker is not None and worker.poll() is not None
             running = _is_locked(folder / "lock")
-            outcome = None if running else _read_json(folder / "result.json")
+            outcome = None if running else self._result(folder)
             if outcome is not None:
                 return {"outcome": outcome}
             if ended and not running:
@@ -184,7 +187,7 @@ class Agent:
                 line = ": ".join(["the agent lost its session", *words])
                 return {"outcome": {"lost": line, "sha256": None}}
             if worker is None and not running:
-                if missing := self._damaged(request["models"]):
+                if missing := self._damaged(request):
                     return {"missing": missing}
                 worker = self._start(folder, request, timeout_s)
             self._beat()
@@ -199,7 +202,8 @@ class Agent:
 
     def clean(self) -> dict[str, Any]:
         """Remove all files and all sessions that do not run; the agent itself goes at its end."""
-        shutil.rmtree(self.files, ignore_errors=True)
+        for folder in (self.files, self.folder / "timings"):
+            shutil.rmtree(folder, ignore_errors=True)
         for folder in list(self.sessions.iterdir()):
             self.forget(folder.name)
         if not any(self.sessions.iterdir()):
@@ -208,19 +212,30 @@ class Agent:
                 (self.folder / "measuring.lock").unlink()
         return {}
 
+    def _result(self, folder: Path) -> Any:
+        """What became of a session; None if that is not known, or its engine is gone."""
+        outcome = _read_json(folder / "result.json")
+        engine = (outcome or {}).get("reply", {}).get("built")
+        if engine is not None and not self._file(engine).exists():
+            (folder / "result.json").unlink()
+            return None
+        return outcome
+
     def _start(
         self, folder: Path, request: dict[str, Any], timeout_s: float
     ) -> subprocess.Popen[bytes]:
-        models = [
-            {
-                **model,
-                "path": str(self._file(model["path"])),
-                "feeds": str(self._file(model["feeds"])),
-            }
-            for model in request["models"]
-        ]
         folder.mkdir(parents=True, exist_ok=True)
-        job = {"request": {**request, "models": models}, "timeout_s": timeout_s}
+        request = {**request, "models": [self._model(model, folder) for model in request["models"]]}
+        if "build" in request:
+            timings = self.folder / "timings" / _hex(request["build"]["timings"], 64)
+            timings.parent.mkdir(exist_ok=True)
+            request["build"] = {
+                **request["build"],
+                "model": str(self._file(request["build"]["model"])),
+                "engine": str(folder / "engine"),
+                "timings": str(timings),
+            }
+        job = {"request": request, "timeout_s": timeout_s}
         _write_json(folder / "request.json", job)
         with (folder / "stderr").open("wb") as stderr, Path(sys.argv[0]).open("rb") as program:
             # Held for the worker from now on: we may be gone before it runs
@@ -235,10 +250,22 @@ class Agent:
                 start_new_session=True,
             )
 
-    def _damaged(self, models: list[dict[str, Any]]) -> list[str]:
+    def _model(self, model: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """A model with its files' places on this disk."""
+        path = self._file(model["path"])
+        if model["unpack"] is not None:
+            archive, path = path, folder / (path.name + model["unpack"])
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(path)
+        return {**model, "path": str(path), "feeds": str(self._file(model["feeds"]))}
+
+    def _damaged(self, request: dict[str, Any]) -> list[str]:
         """Files of a session that are not here or not what they were; the latter are removed."""
+        names = {model[kind] for model in request["models"] for kind in ("path", "feeds")}
+        if "build" in request:
+            names.add(request["build"]["model"])
         result = []
-        for name in sorted({model[kind] for model in models for kind in ("path", "feeds")}):
+        for name in sorted(names):
             path = self._file(name)
             if path.exists() and _sha256(path) == name:
                 os.utime(path)
@@ -279,7 +306,10 @@ class Agent:
 
     def _send(self, message: dict[str, Any]) -> None:
         self.beaten = time.monotonic()
-        data = memoryview(pack({"id": self.request_id, **message}))
+        self._write(pack({"id": self.request_id, **message}))
+
+    def _write(self, frame: bytes) -> None:
+        data = memoryview(frame)
         signal.alarm(WRITE_S)  # a stalled link would hold us in `write` for ever
         try:
             while data:
@@ -326,6 +356,8 @@ def work(folder: Path, name: str) -> None:
         with _lock(folder / "measuring.lock"):
             command = [sys.executable, sys.argv[0], "session"]
             outcome = run_process(command, job["request"], timeout_s=job["timeout_s"])
+        if engine := outcome.get("reply", {}).get("built"):
+            (own / "engine").replace(folder / "files" / engine)
         _write_json(own / "result.json", outcome)
 
 

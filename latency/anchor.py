@@ -6,6 +6,7 @@ days and spaces share one unit. About half a millisecond on one core of a server
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,32 @@ from numpy.typing import NDArray
 from latency.artifact import Artifact, build_artifact
 from latency.database import storage_errors
 
-WIDTH, TOKENS, HEADS, HIDDEN, LAYERS = 96, 48, 3, 384, 2
+WIDTH, TOKENS, HEADS, HIDDEN, ANCHOR_LAYERS = 96, 48, 3, 384, 2
 EPSILON = 1e-5
 
 Array = NDArray[np.float32]
 
 
-def build_anchor(folder: Path, layers: int = LAYERS) -> Artifact:
+@dataclass(frozen=True, kw_only=True)
+class AnchorValues:
+    """What the anchor computes with, and what it must give."""
+
+    weights: dict[str, Array]
+    """Weights `(in, out)` and biases by name, `qkv.0`, `qkv_bias.0`, ..."""
+    input: Array
+    """Shape `(1, TOKENS, WIDTH)`."""
+    output: Array
+    """Shape of the input; computed in numpy, in double precision."""
+
+
+def anchor_values(layers: int = ANCHOR_LAYERS) -> AnchorValues:
+    """Weights, example input and reference output, the same on every machine."""
+    weights = _weights(layers)
+    tokens = _numbers((1, TOKENS, WIDTH), 10_000, scale=2.0)
+    return AnchorValues(weights=weights, input=tokens, output=_forward(tokens, weights, layers))
+
+
+def build_anchor(folder: Path, layers: int = ANCHOR_LAYERS) -> Artifact:
     """Write `anchor.onnx` with its feeds into `folder`; another depth makes another model.
 
     The reference output is computed here in numpy, not by the runtime that will be timed.
@@ -29,15 +49,14 @@ def build_anchor(folder: Path, layers: int = LAYERS) -> Artifact:
     Raises:
         UserError: The disk is full.
     """
-    path = folder / ("anchor.onnx" if layers == LAYERS else f"anchor-{layers}.onnx")
-    weights = _weights(layers)
+    path = folder / ("anchor.onnx" if layers == ANCHOR_LAYERS else f"anchor-{layers}.onnx")
+    values = anchor_values(layers)
     with storage_errors(path):
-        path.write_bytes(_serialize(weights, layers))
-    tokens = _numbers((1, TOKENS, WIDTH), 10_000, scale=2.0)
+        path.write_bytes(_serialize(values.weights, layers))
     return build_artifact(
         path,
-        inputs={"x": tokens},
-        outputs={"y": _forward(tokens, weights, layers)},
+        inputs={"x": values.input},
+        outputs={"y": values.output},
         tolerance=1e-3,
         provenance={"anchor": "transformer-1", "opset": 20, "precision": "fp32"},
     )

@@ -1,11 +1,11 @@
 """A model file that can be timed: what is measured is what ships.
 
-An artifact is an ONNX file and, beside it, an .npz file with example inputs as `input:<name>`
+An artifact is a model file (`.onnx`, `.pt2`, `.engine`, `.mlpackage`; which one is the backend's
+choice) and, beside it, an .npz file with example inputs as `input:<name>`
 and the reference outputs as `output:<name>`. A session compares before it times: the latency
 of a wrong model is no latency.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from latency.digest import model_sha256
 from latency.files import replacing
 from search_spaces.errors import UserError
 
@@ -24,9 +25,9 @@ class Artifact:
     """One model, its example inputs and the outputs it must give."""
 
     path: Path
-    """The ONNX file."""
+    """The model file; a folder for CoreML."""
     sha256: str
-    """SHA-256 of the ONNX file, 64 hex digits."""
+    """SHA-256 of the model file, 64 hex digits; see `latency.digest`."""
     feeds: Path
     """The .npz file with `input:<name>` and `output:<name>` arrays."""
     signature: str
@@ -62,10 +63,10 @@ def build_artifact(
     provenance: Mapping[str, object] | None = None,
     feeds: Path | None = None,
 ) -> Artifact:
-    """Make an artifact of an ONNX file: write its .npz (atomically) and hash the file.
+    """Make an artifact of a model file: write its .npz (atomically) and hash the file.
 
     Args:
-        path: An existing ONNX file.
+        path: An existing model file.
         inputs: Example input per input name.
         outputs: Reference output per output name, from the model this file was exported from.
         tolerance: See `Artifact`.
@@ -81,7 +82,7 @@ def build_artifact(
     feeds = path.with_suffix(".npz") if feeds is None else feeds
     arrays = {f"input:{name}": np.asarray(value) for name, value in inputs.items()}
     arrays |= {f"output:{name}": np.asarray(value) for name, value in outputs.items()}
-    with replacing(feeds) as file:
+    with replacing(feeds) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     return load_artifact(path, tolerance=tolerance, provenance=provenance, feeds=feeds)
 
@@ -93,14 +94,14 @@ def load_artifact(
     provenance: Mapping[str, object] | None = None,
     feeds: Path | None = None,
 ) -> Artifact:
-    """The artifact of an ONNX file whose .npz is there already, beside it unless `feeds` says.
+    """The artifact of a model file whose .npz is there already, beside it unless `feeds` says.
 
     Raises:
         UserError: A file is missing, or the .npz is unreadable or lacks inputs or outputs.
     """
     feeds = path.with_suffix(".npz") if feeds is None else feeds
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = model_sha256(path)
         with np.load(feeds, allow_pickle=False) as arrays:
             inputs = {name: arrays[name] for name in arrays.files if name.startswith("input:")}
             outputs = [name for name in arrays.files if name.startswith("output:")]

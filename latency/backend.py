@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from latency.anchor import ANCHOR_LAYERS
 from latency.artifact import Artifact
 from latency.timing import TimingConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latency.graphs import GraphLibrary
+    from latency.place import Place
+    from supernet.parts import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +83,68 @@ class ModelRejectedError(BackendError):
 
 
 class DeviceBackend(Protocol):
-    """One way to run a model on one device.
+    """One way to make a network into a file and to run it, on this host or on another machine.
 
-    Every implementation passes `tests/latency/contract.py`.
+    Table entries, whole subnets and exports all go through `compile` and `run_session`. Every
+    implementation passes `tests/latency/contract.py`.
     """
 
     name: str
+    suffix: str
+    """Suffix of its model files; `.onnx` files run with any batch, sequence and cache length,
+    others with the shapes that they were compiled for."""
+    tolerance: float
+    """Allowed |output - reference| of its precision, in units of 1 + |reference|."""
+    place: "Place"
+    """The machine that its sessions run on."""
+
+    def missing(self) -> str | None:
+        """What its place lacks to run sessions, and how to get it; None where nothing is lacking.
+
+        Quick: times nothing.
+        """
 
     def fingerprint(self) -> Mapping[str, str]:
-        """All that may change a latency: SoC, clocks, governor, runtime, driver, flags."""
+        """All that may change a latency: SoC, clocks, governor, runtime, driver, flags.
+
+        Raises:
+            UserError: The place cannot be reached, or has no such runtime or too few CPUs.
+        """
+
+    def build_facts(self) -> Mapping[str, str]:
+        """All that changes a model file: format, precision, compiler, target.
+
+        Files are named and cached by it, and it is stored with every measurement of them.
+        """
+
+    def compile(
+        self,
+        network: "Network",
+        feeds: "Mapping[str, Tensor]",
+        path: Path,
+        *,
+        library: "GraphLibrary",
+        facts: Mapping[str, object],
+    ) -> None:
+        """Write a network as the file that this backend runs, whole or not at all.
+
+        Args:
+            network: What to write; the weights of its modules go into the file.
+            feeds: Example inputs; they say which shapes the file is for.
+            path: The file; its folder is made.
+            library: Exported parts.
+            facts: Kept in the file where its format has room for them.
+
+        Raises:
+            UserError: The compiler is missing or refuses the network, or the disk is full.
+        """
+
+    def anchor(self, folder: Path, layers: int = ANCHOR_LAYERS) -> Artifact:
+        """The anchor as a file of this backend in `folder`; see `latency.anchor`.
+
+        Raises:
+            UserError: See `compile`.
+        """
 
     def run_session(self, models: Sequence[Artifact], timing: TimingConfig) -> list[Samples]:
         """Time `models` interleaved in one fresh process; `models[0]` is the anchor.
@@ -95,5 +157,8 @@ class DeviceBackend(Protocol):
             DeviceLostError: The link or the process died; the caller may retry.
             ModelRejectedError: The runtime refused a model; final, never retried.
             SessionTimeoutError: Longer than 30 s and 10 times the estimate.
-            UserError: The device profile does not fit this machine.
+            UserError: The device profile does not fit the machine.
         """
+
+    def close(self) -> None:
+        """End the link to its place, if there is one; a later call begins anew."""

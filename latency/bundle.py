@@ -10,8 +10,24 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-MODULES = ("__init__", "host_facts", "session", "session_process", "frames", "agent")
-"""Modules of `latency` that run on a device: Python 3.9, standard library, numpy, onnxruntime."""
+MODULES = (
+    "__init__",
+    "agent",
+    "coreml_session",
+    "cuda_clock",
+    "digest",
+    "frames",
+    "host_facts",
+    "nvidia",
+    "onnxruntime_session",
+    "session",
+    "session_process",
+    "tensorrt_engine",
+    "tensorrt_session",
+    "torch_session",
+)
+"""Modules of `latency` that run on a device: Python 3.9, standard library, numpy; those of a
+runtime need that runtime, and are imported where it is measured only."""
 
 # Runs on whatever Python the device has, so its syntax is that of Python 2.
 BOOTSTRAP = """\

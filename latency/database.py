@@ -4,12 +4,12 @@ WAL with synchronous=FULL: what was acknowledged survives a SIGKILL and a power 
 of each room carry their own schema version, so that rooms can share the file.
 """
 
-import errno
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from latency.files import storage_error
 from search_spaces.errors import UserError
 
 APPLICATION_ID = 0x656E6173
@@ -115,11 +115,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _user_error(path, error) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(_full(path)) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"cannot write {path}: {error.strerror}; check its rights") from error
-        raise
+        raise storage_error(error, path) or error from error
 
 
 def database_path(connection: sqlite3.Connection) -> Path:

@@ -1,8 +1,11 @@
-"""Devices by name: built-in profiles of this host and the user's own YAML files."""
+"""Devices by name: built-in profiles and the user's own YAML files."""
 
+import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from contextlib import closing
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,12 @@ import yaml
 
 from latency import host_facts
 from latency.backend import DeviceBackend
+from latency.coreml_backend import CoreMLBackend
 from latency.onnxruntime_backend import OnnxRuntimeBackend
-from latency.remote_profile import check_transport, open_remote
+from latency.place import Place
+from latency.remote_profile import check_transport, open_place
+from latency.tensorrt_backend import TensorRTBackend
+from latency.torch_backend import TorchBackend
 from search_spaces.errors import UserError
 
 
@@ -27,6 +34,8 @@ class DeviceProfile:
     """onnxruntime execution provider."""
     spinning: bool = False
     """Whether idle threads spin; see `OnnxRuntimeBackend`."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Of onnxruntime's provider, by its own names; of another backend, see its class."""
     transport: str = "local"
     """`local`, or `ssh` for a device behind SSH."""
     host: str | None = None
@@ -40,7 +49,7 @@ class DeviceProfile:
     known_hosts: str | None = None
     """File of known host keys, by default `~/.ssh/known_hosts`."""
     python: str | None = None
-    """Interpreter that has onnxruntime: on a device behind SSH (by default `python3`), or
+    """Interpreter that has the runtime: on a device behind SSH (by default `python3`), or
     another one of this host."""
     folder: str = "~/.cache/elastic-nas"
     """Where the agent and its cache lie, for a device behind SSH or an interpreter of its own."""
@@ -67,6 +76,11 @@ class DeviceProfile:
                 f"backend {self.backend!r} of device {self.name} is not one of "
                 f"{', '.join(sorted(BACKENDS))}"
             )
+        if not isinstance(self.options, dict) or not all(isinstance(k, str) for k in self.options):
+            raise UserError(
+                f"options {self.options!r} of device {self.name} is not a mapping; "
+                "write `options:` with `name: value` lines below it"
+            )
 
     @property
     def lease(self) -> str:
@@ -79,40 +93,96 @@ class DeviceProfile:
         return self.transport == "ssh" or self.python is not None
 
 
-def _onnxruntime(profile: DeviceProfile) -> DeviceBackend:
-    if profile.by_agent:
-        return open_remote(profile)
+def _onnxruntime(profile: DeviceProfile, place: Place) -> DeviceBackend:
     return OnnxRuntimeBackend(
-        threads=profile.threads, provider=profile.provider, spinning=profile.spinning
+        threads=profile.threads,
+        provider=profile.provider,
+        options=profile.options,
+        spinning=profile.spinning,
+        place=place,
     )
 
 
-BACKENDS: Mapping[str, Callable[[DeviceProfile], DeviceBackend]] = {"onnxruntime": _onnxruntime}
-BOARDS = ("raspberry-pi-4", "raspberry-pi-5")
-"""Built-in devices behind SSH that a profile of the same name completes with its host."""
+def _torch(profile: DeviceProfile, place: Place) -> DeviceBackend:
+    options = _options(profile, TorchBackend)
+    return TorchBackend(threads=profile.threads, place=place, **options)
+
+
+def _tensorrt(profile: DeviceProfile, place: Place) -> DeviceBackend:
+    options = _options(profile, TensorRTBackend)
+    return TensorRTBackend(library=profile.backend, place=place, **options)
+
+
+def _coreml(profile: DeviceProfile, place: Place) -> DeviceBackend:
+    return CoreMLBackend(place=place, **_options(profile, CoreMLBackend))
+
+
+def _options(profile: DeviceProfile, backend: type) -> dict[str, Any]:
+    known = sorted(set(inspect.signature(backend).parameters) - {"threads", "library", "place"})
+    for name in profile.options:
+        if name not in known:
+            raise UserError(
+                f"option {name!r} of backend {profile.backend} is not one of {', '.join(known)}; "
+                "remove it"
+            )
+    return dict(profile.options)
+
+
+BACKENDS: Mapping[str, Callable[[DeviceProfile, Place], DeviceBackend]] = {
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+    "tensorrt": _tensorrt,
+    "tensorrt_rtx": _tensorrt,
+    "coreml": _coreml,
+}
+BOARDS = ("raspberry-pi-4", "raspberry-pi-5", "jetson-orin", "mac")
+"""Built-in devices that a profile of the same name completes, with its host above all."""
 
 
 def open_backend(profile: DeviceProfile) -> DeviceBackend:
-    """The backend of a profile; starts nothing.
+    """The backend of a profile; starts nothing and connects to nothing.
 
     Raises:
-        UserError: The profile does not fit this machine.
+        UserError: The profile cannot be right on any machine, or lacks its host.
     """
     try:
-        return BACKENDS[profile.backend](profile)
+        return BACKENDS[profile.backend](profile, open_place(profile))
     except UserError as error:
         raise UserError(f"device {profile.name}: {error}") from None
 
 
-def builtin_devices() -> dict[str, DeviceProfile]:
-    """`cpu` with all CPUs that this process may use, `cpu-1t` with one thread; the boards.
+def obstacle(profile: DeviceProfile) -> str | None:
+    """Why a device cannot be measured from here, and how to change that; None if it can.
 
-    A board has no host yet; a profile of the same name gives it.
+    A device behind SSH is connected to.
+    """
+    try:
+        with closing(open_backend(profile)) as backend:
+            return backend.missing()
+    except UserError as error:
+        return str(error)
+
+
+def builtin_devices() -> dict[str, DeviceProfile]:
+    """This host's CPU (`cpu` with all CPUs that may be used, `cpu-1t` with one thread) and more.
+
+    Boards have no host yet: a profile of the same name gives it. A Mac is behind SSH, unless this
+    is one.
     """
     threads = len(host_facts.available_cpus())
-    boards = [DeviceProfile(name=name, transport="ssh", threads=4) for name in BOARDS]
-    cpu = DeviceProfile(name="cpu", threads=threads)
-    profiles = (cpu, DeviceProfile(name="cpu-1t"), *boards)
+    half = {"precision": "fp16"}
+    mac = "local" if sys.platform == "darwin" else "ssh"
+    profiles = (
+        DeviceProfile(name="cpu", threads=threads),
+        DeviceProfile(name="cpu-1t"),
+        DeviceProfile(name="cuda", backend="torch", options={"device": "cuda"}),
+        DeviceProfile(name="tensorrt", backend="tensorrt", options=half),
+        DeviceProfile(name="raspberry-pi-4", transport="ssh", threads=4),
+        DeviceProfile(name="raspberry-pi-5", transport="ssh", threads=4),
+        DeviceProfile(name="jetson-orin", backend="tensorrt", options=half, transport="ssh"),
+        DeviceProfile(name="mac", backend="coreml", transport=mac),
+        DeviceProfile(name="iphone", backend="coreml", options={"target": "iphone"}),
+    )
     return {profile.name: profile for profile in profiles}
 
 
@@ -166,7 +236,7 @@ def _read(path: Path) -> DeviceProfile:
         raise UserError(f"{path} is not readable: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `key: value` lines; see `nas devices --help`")
-    known = [field.name for field in fields(DeviceProfile)]
+    known = [one.name for one in fields(DeviceProfile)]
     for key in content:
         if key not in known:
             raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; remove it")

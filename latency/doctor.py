@@ -1,22 +1,16 @@
 """Is this device fit to measure on? Really runs it, end to end."""
 
-import importlib.metadata
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from latency import host_facts
-from latency.anchor import build_anchor
 from latency.artifact import Artifact
 from latency.backend import BackendError, DeviceBackend
 from latency.devices import DeviceProfile, open_backend
 from latency.lease import device_lease
-from latency.remote_profile import close_backend, open_remote
 from latency.session_record import timed_session
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
@@ -38,9 +32,9 @@ class Check:
 
 
 def doctor(profile: DeviceProfile, *, lease_timeout_s: float = 60.0) -> list[Check]:
-    """Try a device: runtime, provider, a session, repeatability, governor, load, disk.
+    """Try a device: runtime, throttling, a session, repeatability, governor, load, disk.
 
-    One behind SSH also: host key, login, Python, throttling.
+    One behind SSH also: host key, login, Python.
     Takes about ten seconds. Nothing is stored. A check that fails says what to do.
 
     Args:
@@ -52,64 +46,52 @@ def doctor(profile: DeviceProfile, *, lease_timeout_s: float = 60.0) -> list[Che
 
 
 def _checks(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
-    device = None
-    if profile.by_agent:
-        checks, device = _connection(profile)
-        yield from checks
-        if device is None:
+    with ExitStack() as stack:
+        name = "profile"
+        try:
+            backend = stack.enter_context(closing(open_backend(profile)))
+            name = "connection"
+            device = backend.place.describe()
+        except UserError as error:
+            yield Check(name=name, ok=False, message=str(error))
             return
-    else:
-        yield _runtime(profile)
-    yield from _sessions(profile, folder, lease_timeout_s)
-    yield _governor(host_facts.governor() if device is None else device["governor"])
-    if device is None:
-        yield _load(os.getloadavg()[0], len(host_facts.available_cpus()))
-    else:
+        if profile.by_agent:
+            where = f"{backend.place.name}, Python {device['python']} there"
+            yield Check(name="connection", ok=True, message=where)
+        lacking = backend.missing()
+        yield Check(name="runtime", ok=lacking is None, message=lacking or _runtime(backend))
+        yield _throttling(device["throttled"])
+        if lacking is None:
+            yield from _sessions(backend, folder, profile.lease, lease_timeout_s)
+        yield _governor(device["governor"])
         yield _load(device["load"], len(device["cpus"]))
-    yield _disk(Path.cwd())
+        yield _disk(Path.cwd())
 
 
-def _connection(profile: DeviceProfile) -> tuple[list[Check], Mapping[str, Any] | None]:
-    """Reach the device's agent; what the device says of itself, None where it cannot be used."""
-    name, checks = "connection", list[Check]()
-    try:
-        with closing(open_remote(profile)) as backend:
-            device = backend.describe()
-            message = f"{backend.transport.name}, Python {device['python']} there"
-            checks.append(Check(name=name, ok=True, message=message))
-            name = "runtime"
-            runtime = backend.fingerprint()["runtime"]
-    except UserError as error:
-        return [*checks, Check(name=name, ok=False, message=str(error))], None
-    checks.append(Check(name=name, ok=True, message=runtime))
+def _runtime(backend: DeviceBackend) -> str:
+    facts = backend.fingerprint()
+    names = ("provider", "compute", "mode", "precision", "gpu", "threads")
+    return ", ".join([facts["runtime"], *(f"{n} {facts[n]}" for n in names if n in facts)])
+
+
+def _throttling(reasons: Sequence[str]) -> Check:
     message = "the device tells of nothing that holds it back"
-    if throttled := ", ".join(device["throttled"]):
-        message = f"held back by {throttled}; see to its power supply and its cooling"
-    return [*checks, Check(name="throttling", ok=not throttled, message=message)], device
+    if reasons:
+        message = f"held back by {', '.join(reasons)}; see to its power supply and its cooling"
+    return Check(name="throttling", ok=not reasons, message=message)
 
 
-def _runtime(profile: DeviceProfile) -> Check:
+def _sessions(
+    backend: DeviceBackend, folder: Path, lease: str, lease_timeout_s: float
+) -> Iterator[Check]:
     try:
-        version = importlib.metadata.version(profile.backend)
-    except importlib.metadata.PackageNotFoundError:
-        message = f"{profile.backend} is not installed; pip install {profile.backend}"
-        return Check(name="runtime", ok=False, message=message)
-    return Check(name="runtime", ok=True, message=f"{profile.backend} {version}")
-
-
-def _sessions(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Iterator[Check]:
-    try:
-        with ExitStack() as stack:
-            backend = open_backend(profile)
-            stack.callback(close_backend, backend)
-            anchor, candidate = build_anchor(folder), build_anchor(folder, layers=4)
-            stack.enter_context(device_lease(profile.lease, timeout_s=lease_timeout_s))
+        anchor, candidate = backend.anchor(folder), backend.anchor(folder, layers=4)
+        with device_lease(lease, timeout_s=lease_timeout_s):
             ratios, anchor_us = _two_sessions(backend, anchor, candidate)
     except (UserError, BackendError) as error:
         yield Check(name="session", ok=False, message=str(error))
         return
-    message = f"{profile.provider}, {profile.threads} threads: the anchor takes {anchor_us:.0f} us"
-    yield Check(name="session", ok=True, message=message)
+    yield Check(name="session", ok=True, message=f"the anchor takes {anchor_us:.0f} us")
     spread = abs(ratios[1] / ratios[0] - 1)
     message = f"two sessions differ by {100 * spread:.1f} %"
     if spread > MAX_SPREAD:

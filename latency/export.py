@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact, load_artifact
-from latency.files import replacing
+from latency.backend import DeviceBackend
+from latency.files import write_bytes
 from latency.graphs import OPSET, GraphLibrary
 from supernet.parts import Network
 
+ONNX_FACTS: Mapping[str, str] = {"opset": str(OPSET), "precision": "fp32"}
+"""How `write_network` writes: see `DeviceBackend.build_facts`."""
+
 
 def write_network(
-    network: Network,
-    path: Path,
-    *,
-    library: GraphLibrary,
-    provenance: Mapping[str, object],
-) -> dict[str, object]:
+    network: Network, path: Path, *, library: GraphLibrary, facts: Mapping[str, object]
+) -> None:
     """Write a network as ONNX, whole or not at all.
 
     Args:
         network: What to write; the weights of its modules go into the file.
         path: The file; its folder is made.
         library: Exported parts.
-        provenance: Facts that are kept in the file.
-
-    Returns:
-        The provenance, and how the file was made.
+        facts: Kept in the file.
 
     Raises:
         UserError: The disk is full.
     """
-    facts = {**provenance, "opset": OPSET, "precision": "fp32"}
     model = library.assemble(network, {name: str(fact) for name, fact in facts.items()})
-    with replacing(path) as file:
-        file.write(model.SerializeToString())
-    return facts
+    write_bytes(path, model.SerializeToString())
 
 
 def export_network(
@@ -46,33 +42,46 @@ def export_network(
     feeds: Mapping[str, Tensor],
     path: Path,
     *,
+    backend: DeviceBackend,
     library: GraphLibrary,
     provenance: Mapping[str, object],
 ) -> Artifact:
-    """Write a network as ONNX, with example inputs and its outputs beside it, as .npz.
+    """Compile a network for a device, with example inputs and its outputs beside it, as .npz.
 
     Args:
         network: What to write; the weights of its modules go into the file.
         feeds: Example inputs.
         path: The file; its folder is made.
+        backend: Makes the file.
         library: Exported parts.
         provenance: Facts that are kept in the file and with every measurement of it.
 
     Raises:
-        UserError: The disk is full.
+        UserError: The compiler is missing or refuses the network, or the disk is full.
     """
     values = network.run(feeds)
-    facts = write_network(network, path, library=library, provenance=provenance)
+    facts = {**provenance, **backend.build_facts()}
+    backend.compile(network, feeds, path, library=library, facts=facts)
     return build_artifact(
         path,
         inputs={name: value.numpy() for name, value in feeds.items()},
         outputs={port.name: values[port.name].detach().numpy() for port in network.outputs},
+        tolerance=backend.tolerance,
         provenance=facts,
     )
 
 
-def known_artifact(path: Path, provenance: Mapping[str, object]) -> Artifact | None:
+def known_artifact(
+    path: Path, *, backend: DeviceBackend, provenance: Mapping[str, object]
+) -> Artifact | None:
     """The artifact of an earlier `export_network`, or None if it is not (wholly) there."""
     if not (path.exists() and path.with_suffix(".npz").exists()):
         return None
-    return load_artifact(path, provenance={**provenance, "opset": OPSET, "precision": "fp32"})
+    facts = {**provenance, **backend.build_facts()}
+    return load_artifact(path, tolerance=backend.tolerance, provenance=facts)
+
+
+def build_key(backend: DeviceBackend) -> str:
+    """Eight hexadecimal digits that tell files apart that a backend makes in different ways."""
+    text = json.dumps(dict(backend.build_facts()), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

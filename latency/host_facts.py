@@ -5,14 +5,23 @@ Part of the agent: standard library and Python 3.9 only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import shlex
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from latency import nvidia
+
+RUNTIMES = ("onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "coremltools")
+"""Modules that a device may run models with."""
+_VARIANTS = ("-gpu", "-openvino")
+"""Packages with another name that have the same module: onnxruntime-gpu."""
 _CPU = Path("/sys/devices/system/cpu")
 _THROTTLING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 """Bits 0 to 3 of `vcgencmd get_throttled`: what holds a Raspberry Pi back now."""
@@ -25,7 +34,7 @@ def cpu_model() -> str:
         if name.strip() in ("model name", "Hardware", "Model"):
             return value.strip()
     board = _read(Path("/proc/device-tree/model")).strip("\0 \n")
-    return board or platform.processor() or platform.machine()
+    return board or _mac_cpu() or platform.processor() or platform.machine()
 
 
 def available_cpus() -> list[int]:
@@ -47,30 +56,43 @@ def governor() -> str:
     return _read(_CPU / f"cpu{cpu}/cpufreq/scaling_governor").strip() or "unknown"
 
 
-def package_version(package: str) -> str | None:
-    """Version of an installed package; None where it is missing."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def package_version(module: str) -> str | None:
+    """Version of the installed package that has a runtime's module; None where it is missing."""
+    package = module.replace("_", "-")
+    for name in (package, *(package + variant for variant in _VARIANTS)):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
-def fingerprint(
-    *, threads: int, provider: str, spinning: bool, affinity: list[int] | None
-) -> dict[str, str]:
-    """Processor, system, onnxruntime and its options; the same until one of them changes."""
+def describe() -> dict[str, Any]:
+    """What this machine says of itself.
+
+    Returns:
+        `fingerprint`: processor and system, the same until one of them changes; `python`;
+        `platform` as in `sys.platform`; `packages`: versions of the runtimes (null: not there);
+        `cpus`: those that this process may use; `gpu`: the first NVIDIA GPU, and `no_gpu`: why
+        there is none (null: there is one); `governor`, `load` and `throttled` of this moment.
+    """
     return {
-        "cpu": cpu_model(),
-        "cpus": ",".join(str(cpu) for cpu in affinity or available_cpus()),
-        "cpu_quota": cpu_quota(),
+        "fingerprint": {
+            "cpu": cpu_model(),
+            "cpus": ",".join(str(cpu) for cpu in available_cpus()),
+            "cpu_quota": cpu_quota(),
+            "governor": governor(),
+            "machine": platform.machine(),
+            "os": f"{platform.system()} {_os_version()}",
+            "kernel": platform.release(),
+        },
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        "packages": {module: package_version(module) for module in RUNTIMES},
+        "cpus": available_cpus(),
+        "gpu": nvidia.identity(),
+        "no_gpu": nvidia.missing(),
         "governor": governor(),
-        "machine": platform.machine(),
-        "os": f"{platform.system()} {_os_version()}",
-        "kernel": platform.release(),
-        "runtime": f"onnxruntime {package_version('onnxruntime')}",
-        "provider": provider,
-        "threads": str(threads),
-        "spinning": "on" if spinning else "off",
+        "load": os.getloadavg()[0],
+        "throttled": throttling(),
     }
 
 
@@ -119,7 +141,14 @@ def _os_version() -> str:
             name, _, value = line.partition("=")
             if name == "PRETTY_NAME":
                 return "".join(shlex.split(value))
-    return platform.version()
+    return platform.mac_ver()[0] or platform.version()
+
+
+def _mac_cpu() -> str:
+    if sys.platform != "darwin":
+        return ""
+    done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], stdout=subprocess.PIPE)
+    return done.stdout.decode(errors="replace").strip()
 
 
 def _cpuinfo_clocks() -> list[float]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any, Self
 
 from latency.bundle import BOOTSTRAP, NOT_WRITABLE, TOO_OLD, greeting
-from latency.frames import CHUNK_BYTES, FrameError, FrameReader, pack
+from latency.frames import CHUNK_BYTES, Frame, FrameError, FrameReader, pack
 from latency.transport import Channel, LinkError, Transport
 from search_spaces.errors import UserError
 
@@ -68,6 +69,24 @@ class Link:
             self._send(pack(content[start : start + CHUNK_BYTES]))
         self._reply(number)
 
+    def get(self, sha256: str) -> bytes:
+        """Fetch a file that the agent keeps.
+
+        Raises:
+            LinkError: The link failed, or it is another file.
+            UserError: It is not there.
+        """
+        left = self.call("get", sha256=sha256)["size"]
+        content = bytearray()
+        while len(content) < left:
+            frame = self._frame()
+            if not isinstance(frame, bytes):
+                raise LinkError("a reply in the middle of a file")
+            content += frame
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise LinkError(f"file {sha256[:12]} was changed on its way")
+        return bytes(content)
+
     def close(self, *, orderly: bool = True) -> None:
         """End the link; the agent leaves, and finishes a session that it has begun.
 
@@ -99,6 +118,12 @@ class Link:
         self._channel.send(data, self._silence_s)
 
     def _receive(self) -> dict[str, Any]:
+        frame = self._frame()
+        if isinstance(frame, bytes):
+            raise LinkError("raw bytes in place of a reply")
+        return frame
+
+    def _frame(self) -> Frame:
         limit = time.monotonic() + self._silence_s
         try:
             while (frame := self._reader.next()) is None:
@@ -111,8 +136,6 @@ class Link:
                 self._reader.feed(data)
         except FrameError as error:
             raise LinkError(str(error)) from None
-        if isinstance(frame, bytes):
-            raise LinkError("raw bytes in place of a reply")
         return frame
 
     def _ended(self) -> None:

@@ -1,24 +1,30 @@
-"""onnxruntime on this host: every session in a fresh process."""
+"""onnxruntime, with any of its execution providers."""
 
-import os
-import sys
-import tempfile
+from __future__ import annotations
+
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latency import host_facts
+from latency.anchor import ANCHOR_LAYERS, build_anchor
 from latency.artifact import Artifact
-from latency.backend import Samples
-from latency.database import storage_errors
-from latency.outcome import samples_of
-from latency.session_process import run_process
+from latency.backend import BackendError, Samples
+from latency.place import Place, ThisHost, checked
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latency.graphs import GraphLibrary
+    from supernet.parts import Network
+
+CPU = "CPUExecutionProvider"
+
 
 class OnnxRuntimeBackend:
-    """onnxruntime with explicit threads, one provider and bound host memory.
+    """onnxruntime with explicit threads, one provider and bound memory.
 
     Spinning is off unless asked for. With one thread it does not matter. With two on two cores,
     spinning was 10 to 20 % faster while a core was mostly free, and 2 to 3 times slower (15 to
@@ -27,84 +33,113 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    suffix = ".onnx"
+    tolerance = 1e-4
 
     def __init__(
         self,
         *,
         threads: int,
-        provider: str = "CPUExecutionProvider",
+        provider: str = CPU,
+        options: Mapping[str, object] | None = None,
         spinning: bool = False,
         affinity: Sequence[int] | None = None,
+        place: Place | None = None,
     ) -> None:
         """Describe the runtime; starts nothing.
 
         Args:
             threads: Intra-op threads, at least 1.
             provider: Execution provider, asserted in every session.
+            options: The provider's own options, as onnxruntime names them.
             spinning: Whether idle threads spin.
             affinity: CPUs to pin a session to; None leaves the choice to the scheduler.
-
-        Raises:
-            UserError: More threads than CPUs, or CPUs that are not available.
+            place: Where sessions run; None is this host.
         """
-        cpus = host_facts.available_cpus()
-        if not 1 <= threads <= len(cpus):
-            raise UserError(f"threads {threads} is not in 1..{len(cpus)}, the CPUs available here")
-        if affinity is not None and not set(affinity) <= set(cpus):
-            raise UserError(f"affinity {list(affinity)} is not within the available CPUs {cpus}")
         self.threads = threads
         self.provider = provider
+        self.options = {name: _option(value) for name, value in (options or {}).items()}
         self.spinning = spinning
         self.affinity = None if affinity is None else sorted(affinity)
+        self.place = place or ThisHost()
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Processor, system, runtime and its options; the same until one of them changes."""
-        return host_facts.fingerprint(
-            threads=self.threads,
-            provider=self.provider,
-            spinning=self.spinning,
-            affinity=self.affinity,
-        )
+        """Processor, system, runtime and its options; see `DeviceBackend`."""
+        device = checked(self.place, "onnxruntime", threads=self.threads, affinity=self.affinity)
+        facts = {
+            **device["fingerprint"],
+            "runtime": f"onnxruntime {device['packages']['onnxruntime']}",
+            "provider": self.provider,
+            "threads": str(self.threads),
+            "spinning": "on" if self.spinning else "off",
+        }
+        if self.affinity is not None:
+            facts["cpus"] = ",".join(str(cpu) for cpu in self.affinity)
+        if self.options:
+            facts["provider_options"] = json.dumps(self.options, sort_keys=True)
+        return facts
+
+    def missing(self) -> str | None:
+        """Whether onnxruntime is there, with the provider; see `DeviceBackend`."""
+        try:
+            self.fingerprint()
+            if self.provider != CPU:  # which every onnxruntime has
+                self.place.run(self._request(), [], TimingConfig.quick())
+        except (UserError, BackendError) as error:
+            return str(error)
+        return None
+
+    def build_facts(self) -> Mapping[str, str]:
+        """Opset and precision: an ONNX file is the same for every provider."""
+        from latency.export import ONNX_FACTS
+
+        return ONNX_FACTS
+
+    def compile(
+        self,
+        network: Network,
+        feeds: Mapping[str, Tensor],
+        path: Path,
+        *,
+        library: GraphLibrary,
+        facts: Mapping[str, object],
+    ) -> None:
+        """Write the network as ONNX, for any shapes; see `DeviceBackend`."""
+        from latency.export import write_network
+
+        write_network(network, path, library=library, facts=facts)
+
+    def anchor(self, folder: Path, layers: int = ANCHOR_LAYERS) -> Artifact:
+        """The anchor as ONNX; see `DeviceBackend`."""
+        return build_anchor(folder, layers)
 
     def run_session(self, models: Sequence[Artifact], timing: TimingConfig) -> list[Samples]:
         """Time `models` interleaved in one fresh process; see `DeviceBackend`.
 
         Raises:
             DeviceLostError: The process died.
-            ModelRejectedError: onnxruntime refused a model or its outputs are wrong.
+            ModelRejectedError: onnxruntime refused a model, ran no node of it on the provider, or
+                its outputs are wrong.
             SessionTimeoutError: It ran past the larger of 30 s and 10 times the estimate.
             UserError: The provider is not in this onnxruntime.
         """
-        with storage_errors(Path(tempfile.gettempdir())):
-            outcome = run_process(
-                # -P: a module of the user's in the working directory must not shadow ours
-                [sys.executable, "-P", "-m", "latency.session"],
-                self._request(models, timing),
-                timeout_s=timing.timeout_s(len(models)),
-                environment=_environment(),
-            )
-        return samples_of(outcome, self.provider)
+        return self.place.run(self._request(), models, timing)
 
-    def _request(self, models: Sequence[Artifact], timing: TimingConfig) -> dict[str, Any]:
+    def close(self) -> None:
+        """See `DeviceBackend`."""
+        self.place.close()
+
+    def _request(self) -> dict[str, Any]:
         return {
-            "models": [
-                {
-                    "sha256": model.sha256,
-                    "path": str(model.path.resolve()),
-                    "feeds": str(model.feeds.resolve()),
-                    "tolerance": model.tolerance,
-                }
-                for model in models
-            ],
+            "runtime": "onnxruntime",
             "threads": self.threads,
             "provider": self.provider,
+            "options": self.options,
             "spinning": self.spinning,
             "affinity": self.affinity,
-            **timing.request(),
         }
 
 
-def _environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+def _option(value: object) -> str:
+    """A provider's option as onnxruntime takes it: `True` and `true` of YAML are `1`."""
+    return str(int(value)) if isinstance(value, bool) else str(value)

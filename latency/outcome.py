@@ -15,29 +15,20 @@ from latency.backend import (
 from search_spaces.errors import UserError
 
 
-def samples_of(outcome: Mapping[str, Any], provider: str) -> list[Samples]:
+def samples_of(outcome: Mapping[str, Any], where: str) -> list[Samples]:
     """The samples of a session, in the order of its models.
 
     Args:
         outcome: What `latency.session_process.run_process` returned, here or on a device.
-        provider: The execution provider that was asked for.
+        where: What to call that machine.
 
     Raises:
         DeviceLostError: The process died.
         ModelRejectedError: The runtime refused a model or its outputs are wrong.
         SessionTimeoutError: It took too long.
-        UserError: The provider is not in this onnxruntime.
+        UserError: That machine cannot run any model so.
     """
-    if "timeout" in outcome:
-        raise SessionTimeoutError(outcome["timeout"], outcome["sha256"])
-    if "lost" in outcome:
-        raise DeviceLostError(outcome["lost"], outcome["sha256"])
-    reply = outcome["reply"]
-    if "unavailable" in reply:
-        raise UserError(
-            f"provider {provider} is not in onnxruntime {reply['onnxruntime']}, "
-            f"which has {', '.join(reply['unavailable'])}; choose one in the device profile"
-        )
+    reply = _reply(outcome, where)
     if "rejected" in reply:
         raise ModelRejectedError(reply["rejected"])
     return [
@@ -49,6 +40,22 @@ def samples_of(outcome: Mapping[str, Any], provider: str) -> list[Samples]:
         )
         for model in reply["models"]
     ]
+
+
+def engine_hash(outcome: Mapping[str, Any], where: str) -> str:
+    """SHA-256 of the engine that a process has built; arguments and errors as above."""
+    return str(_reply(outcome, where)["built"])
+
+
+def _reply(outcome: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if "timeout" in outcome:
+        raise SessionTimeoutError(outcome["timeout"], outcome["sha256"])
+    if "lost" in outcome:
+        raise DeviceLostError(outcome["lost"], outcome["sha256"])
+    reply: Mapping[str, Any] = outcome["reply"]
+    if "refused" in reply:
+        raise UserError(f"{where}: {reply['refused']}")
+    return reply
 
 
 def _block(block: Mapping[str, Any]) -> Block:

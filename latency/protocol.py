@@ -3,8 +3,9 @@
 The process, not the sample, is the unit of repetition: on a busy machine the medians of fresh
 processes differ by percents where the interval within one process says 0.2 %. And what a
 session says of a candidate is its ratio to the anchor, timed in interleaved blocks: the state
-of the machine cancels. Latency = ratio times the anchor's baseline, which is fixed once for a
-device, so that results of different days add up.
+of the machine cancels. What a session did to all its candidates alike is the anchor's own error
+in that process: it is taken out as well (`latency.session_effects`). Latency = ratio times the
+anchor's baseline, which is fixed once for a device, so that results of different days add up.
 
 Every session is stored in one transaction. A restart counts what is stored under (fingerprint,
 protocol version, mode, model) and does only what is missing.
@@ -20,7 +21,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
-from latency.anchor import build_anchor
 from latency.artifact import Artifact
 from latency.backend import (
     DeviceBackend,
@@ -30,6 +30,7 @@ from latency.backend import (
 )
 from latency.lease import device_lease
 from latency.measurement import Measurement, final_failure, precise, summarize, usable
+from latency.session_effects import without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
 from latency.store import History, LatencyStore, SessionRecord
 from latency.timing import TimingConfig
@@ -127,7 +128,7 @@ class _Run:
             with ExitStack() as stack:
                 stack.enter_context(device_lease(lease, notify=self._tell))
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
-                anchor = build_anchor(Path(folder))
+                anchor = self.backend.anchor(Path(folder))
                 self._read()  # whoever held the lease before may have measured the same
                 while pending := [group for group in self.groups if not self._finished(group)]:
                     self._session(anchor, self._choose(pending))
@@ -135,9 +136,14 @@ class _Run:
         return self._results()
 
     def _read(self) -> None:
-        self.history = self.store.history(self.device, PROTOCOL_VERSION, self.timing.mode)
+        self.history = self._stored(self.timing.mode)
         if self.timing.mode == "quick":
-            self.standard = self.store.history(self.device, PROTOCOL_VERSION, "standard")
+            self.standard = self._stored("standard")
+
+    def _stored(self, mode: str) -> Mapping[Key, list[History]]:
+        """Sessions of these artifacts alone: the same request finds the same latencies later."""
+        history = self.store.history(self.device, PROTOCOL_VERSION, mode)
+        return without_session_effects({key: history.get(key, []) for key in self.artifacts})
 
     def _of(self, artifact: Artifact) -> list[History]:
         return self.history.get(artifact.key, [])

@@ -1,4 +1,4 @@
-"""The keys of a device profile that say where the device is, and the backend that goes there."""
+"""The keys of a device profile that say where the device is, and the place that they name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from latency.backend import DeviceBackend, DeviceLostError
-from latency.remote_backend import RemoteBackend
+from latency.backend import DeviceLostError
+from latency.place import Place, ThisHost
+from latency.remote_host import RemoteHost
 from latency.transport import LocalTransport, Transport
 from search_spaces.errors import UserError
 
@@ -39,32 +40,24 @@ def check_transport(profile: DeviceProfile) -> None:
     port = profile.port
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         raise UserError(f"port {port!r} of device {profile.name} is not in 1..65535")
-    if profile.transport == "ssh" and profile.backend != "onnxruntime":
-        raise UserError(
-            f"backend {profile.backend} of device {profile.name} runs on this host only; "
-            "transport ssh is for backend onnxruntime"
-        )
 
 
-def open_remote(profile: DeviceProfile) -> RemoteBackend:
-    """The backend of a device behind SSH, or of another interpreter of this host.
+def open_place(profile: DeviceProfile) -> Place:
+    """Where the sessions of a device run; connects to nothing.
 
     Raises:
         UserError: The host is not set, or `python` is not an interpreter's name.
     """
-    return RemoteBackend(
-        _transport(profile),
-        threads=profile.threads,
-        provider=profile.provider,
-        spinning=profile.spinning,
-        folder=profile.folder,
-    )
+    return open_remote(profile) if profile.by_agent else ThisHost()
 
 
-def close_backend(backend: DeviceBackend) -> None:
-    """End the link of a backend that has one."""
-    if isinstance(backend, RemoteBackend):
-        backend.close()
+def open_remote(profile: DeviceProfile) -> RemoteHost:
+    """The place of a device behind SSH, or of another interpreter of this host.
+
+    Raises:
+        UserError: See `open_place`.
+    """
+    return RemoteHost(_transport(profile), folder=profile.folder)
 
 
 def clean_device(profile: DeviceProfile) -> None:
@@ -76,8 +69,8 @@ def clean_device(profile: DeviceProfile) -> None:
     if not profile.by_agent:
         raise UserError(f"device {profile.name} is measured without an agent: nothing to clean")
     try:
-        with closing(open_remote(profile)) as backend:
-            backend.clean()
+        with closing(open_remote(profile)) as place:
+            place.clean()
     except (UserError, DeviceLostError) as error:
         raise UserError(f"device {profile.name}: {error}") from None
 

@@ -1,21 +1,21 @@
-"""What runs in the fresh process of a session: `python -m latency.session`.
+"""What runs in the fresh process of a session: loads, compares, warms up, times in blocks.
 
 Part of the agent (Python 3.9): the same code times on this host and on a device.
 
 Reads one JSON line on stdin and writes JSON lines on stdout: which model is in work, and at
-last the reply. Imports numpy, onnxruntime and the standard library only, so that it starts in
-a third of a second. It ends by itself when stdin closes: a killed parent leaves no busy orphan.
+last the reply. It ends by itself when stdin closes: a killed parent leaves no busy orphan.
 
-Timing: `perf_counter_ns` around each `run_with_iobinding`, inputs and outputs bound beforehand
-to host memory. So: transfers excluded (there are none on a CPU), no allocation of outputs, hot
-cache (the first run of a block is not timed unless it would be a large part of it).
+The runtime that the request names (`RUNTIMES`) loads and runs the models; its module alone
+imports it, so that a session of onnxruntime starts in a third of a second.
+
+Hot cache: the first run of a block is not timed unless it would be a large part of it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import hashlib
+import importlib
 import json
 import os
 import platform
@@ -25,67 +25,82 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 
 from latency import host_facts
+from latency.digest import model_sha256
 
 MAX_SAMPLES = 200
 """Raw samples kept per block."""
+RUNTIMES = {
+    "onnxruntime": ("latency.onnxruntime_session", "OnnxRuntime"),
+    "torch": ("latency.torch_session", "TorchRuntime"),
+    "tensorrt": ("latency.tensorrt_session", "TensorRTRuntime"),
+    "coreml": ("latency.coreml_session", "CoreMLRuntime"),
+}
+"""Module and class of each `Runtime`; made from the request."""
 
 
 class Rejected(Exception):
     """The runtime refuses this model or its outputs are wrong."""
 
 
-class Model:
-    """A loaded model with bound inputs and outputs, checked against its reference."""
+class Refused(Exception):
+    """This machine cannot run any model so; the message says why and what to do."""
 
-    def __init__(self, request: dict[str, Any], options: dict[str, Any]) -> None:
+
+class Loaded(Protocol):
+    """A model in a runtime, with its inputs where the runtime wants them."""
+
+    outputs: Mapping[str, Any]
+    """What the first run gave, by output name; numpy arrays."""
+
+    def time_run(self) -> int:
+        """Run once; latency in ns."""
+
+
+class Runtime(Protocol):
+    """What loads and runs the models of a session; made from the request, or `Refused`."""
+
+    def load(self, path: Path, inputs: Mapping[str, Any]) -> Loaded:
+        """Load a model and run it once.
+
+        Raises:
+            Exception: The runtime refuses it.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able facts to store with the session."""
+
+
+class Model:
+    """A loaded model, checked against its reference."""
+
+    def __init__(self, request: dict[str, Any], runtime: Runtime) -> None:
         self.sha256: str = request["sha256"]
-        content = Path(request["path"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.sha256:
+        path = Path(request["path"])
+        if model_sha256(path) != self.sha256:
             raise Rejected(f"{request['path']} changed since it was hashed; export it again")
-        self.session = ort.InferenceSession(
-            content, sess_options=_session_options(options), providers=[options["provider"]]
-        )
-        # onnxruntime falls back to the CPU in silence
-        if self.session.get_providers()[0] != options["provider"]:
-            raise Rejected(f"{options['provider']} did not load; {self.session.get_providers()}")
         with np.load(request["feeds"], allow_pickle=False) as arrays:
             values = {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}
         inputs = {n.removeprefix("input:"): v for n, v in values.items() if n.startswith("input:")}
         outputs = {
             n.removeprefix("output:"): v for n, v in values.items() if n.startswith("output:")
         }
-        names = [output.name for output in self.session.get_outputs()]
-        if missing := set(outputs) - set(names):
-            raise Rejected(f"no output {', '.join(sorted(missing))} among {', '.join(names)}")
-        results = self.session.run(None, inputs)
-        self.difference = _compare(dict(zip(names, results)), outputs, request)
-        self.bound = self._bind(inputs, dict(zip(names, results)))
+        self.loaded = runtime.load(path, inputs)
+        got = self.loaded.outputs
+        if missing := set(outputs) - set(got):
+            raise Rejected(f"no output {', '.join(sorted(missing))} among {', '.join(got)}")
+        self.difference = _compare(got, outputs, request)
         self.run_ns = min(self.time_run() for _ in range(2))
-
-    def _bind(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
-        binding = self.session.io_binding()
-        # Keep the OrtValues: a binding does not own the memory behind them
-        self.values = {n: ort.OrtValue.ortvalue_from_numpy(v) for n, v in inputs.items()}
-        for name, value in self.values.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, output in outputs.items():
-            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(output))
-            self.values[f"output {name}"] = value
-            binding.bind_ortvalue_output(name, value)
-        return binding
 
     def time_run(self) -> int:
         """Latency of one run, ns."""
-        start = time.perf_counter_ns()
-        self.session.run_with_iobinding(self.bound)
-        return time.perf_counter_ns() - start
+        return self.loaded.time_run()
 
     def warm_up(self, share_s: float) -> None:
         """Run for `share_s` and until two 20-sample halves agree to 2 %, at most 5 times that."""
@@ -117,20 +132,7 @@ class Model:
         return (calm, len(preempted)) if calm else (preempted, 0)
 
 
-def _session_options(options: dict[str, Any]) -> ort.SessionOptions:
-    result = ort.SessionOptions()
-    result.intra_op_num_threads = options["threads"]
-    result.inter_op_num_threads = 1
-    result.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    result.log_severity_level = 3
-    spinning = "1" if options["spinning"] else "0"
-    result.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    # Models share the process: the threads of one must not spin on into the block of the next
-    result.add_session_config_entry("session.force_spinning_stop", "1")
-    return result
-
-
-def _compare(got: dict[str, Any], wanted: dict[str, Any], request: dict[str, Any]) -> float:
+def _compare(got: Mapping[str, Any], wanted: dict[str, Any], request: dict[str, Any]) -> float:
     worst = 0.0
     for name, reference in wanted.items():
         output = np.asarray(got[name])
@@ -147,24 +149,24 @@ def _compare(got: dict[str, Any], wanted: dict[str, Any], request: dict[str, Any
     return worst
 
 
-def serve(request: dict[str, Any]) -> dict[str, Any]:
+def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     """Run one session.
 
     Args:
         request: models (the anchor first; each sha256, path, feeds, tolerance), threads,
-            provider, spinning, affinity (CPU numbers or null), seed, rounds, block_ms,
-            warmup_s, anchor_blocks.
+            affinity (CPU numbers or null), seed, rounds, block_ms, warmup_s, anchor_blocks, and
+            what the runtime asks for. Without models, nothing is timed: the runtime is there.
+        runtime: What loads and runs the models.
 
     Returns:
-        `{"models": [...], "facts": {...}}`, `{"rejected": {sha256: reason}}` or
-        `{"unavailable": [providers]}`.
+        `{"models": [...], "facts": {...}}` or `{"rejected": {sha256: reason}}`.
     """
-    if request["provider"] not in ort.get_available_providers():
-        return {"unavailable": ort.get_available_providers(), "onnxruntime": ort.__version__}
+    if not request["models"]:
+        return {"models": [], "facts": {}}
     if request["affinity"] is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["affinity"])
     started, before = time.time(), host_facts.state()
-    models, rejected = _load(request)
+    models, rejected = _load(request, runtime)
     if rejected:
         return {"rejected": rejected}
     block_ns = request["block_ms"] * 1e6
@@ -194,24 +196,21 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
             "governor": host_facts.governor(),
             "affinity": host_facts.available_cpus(),
             "threads": request["threads"],
-            "spinning": request["spinning"],
-            "provider": models[0].session.get_providers()[0],
-            "onnxruntime": ort.__version__,
             "python": platform.python_version(),
-            "io": "inputs and outputs bound in host memory, hot cache",
             "seed": request["seed"],
             "involuntary_switches": _involuntary_switches(),
+            **runtime.facts(),
         },
     }
 
 
-def _load(request: dict[str, Any]) -> tuple[list[Model], dict[str, str]]:
+def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[str, str]]:
     models, rejected = [], {}
     for index, wanted in enumerate(request["models"]):
         _emit({"stage": "load", "model": index})
         try:
-            models.append(Model(wanted, request))
-        except Exception as error:  # onnxruntime's errors share no base class
+            models.append(Model(wanted, runtime))
+        except Exception as error:  # the errors of runtimes share no base class
             rejected[wanted["sha256"]] = " ".join(str(error).split())[:500]
     return models, rejected
 
@@ -271,6 +270,21 @@ def _die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def open_runtime(request: dict[str, Any]) -> Runtime:
+    """The runtime that a request names.
+
+    Raises:
+        Refused: It is not installed here, or this machine cannot run it.
+    """
+    module, name = RUNTIMES[request["runtime"]]
+    try:
+        runtime: Runtime = getattr(importlib.import_module(module), name)(request)
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise Refused(f"{request['runtime']} does not start: {reason}; install it") from None
+    return runtime
+
+
 def main() -> None:
     """Serve the one request on stdin."""
     line = b""
@@ -280,8 +294,13 @@ def main() -> None:
         line += piece
     request = json.loads(line)
     _die_with(request["parent_pid"])
-    _emit({"reply": serve(request)})
+    try:
+        if "build" in request:
+            from latency.tensorrt_engine import serve_build
 
-
-if __name__ == "__main__":
-    main()
+            reply = serve_build(request["build"])
+        else:
+            reply = serve(request, open_runtime(request))
+    except Refused as error:
+        reply = {"refused": str(error)}
+    _emit({"reply": reply})

@@ -33,14 +33,14 @@ def run_process(
     """Run one session in a child that never lives longer than this call.
 
     Args:
-        command: Starts `latency.session`.
-        request: What `latency.session.serve` takes.
+        command: Runs `latency.session.main`.
+        request: What that takes.
         timeout_s: Longest time; 10 times the child's own estimate where that is more.
         environment: The child's; None leaves ours.
 
     Returns:
-        `{"reply": ...}` of `serve`, `{"timeout": line}` or `{"lost": line}`, the last two with
-        the model in work as `sha256` (None where that is not known).
+        `{"reply": ...}` of `latency.session`, `{"timeout": line}` or `{"lost": line}`, the last
+        two with the model in work as `sha256` (None where that is not known).
 
     Raises:
         OSError: The disk is full.

@@ -14,7 +14,7 @@ import torch
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend
 from latency.chains import chain
-from latency.export import export_network, known_artifact
+from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.grid import plan
 from latency.interpolation import InterpolationError, interpolate
@@ -232,7 +232,8 @@ def measure_table(
         groups: list[list[Artifact]] = []
         for block in wanted:
             tell.exported(sum(map(len, groups)), f"exporting {block}")
-            groups.append(_chains(space, block, workloads[name], library, folder))
+            load = workloads[name]
+            groups.append(_chains(space, block, load, backend, library, folder))
         if groups:
             results = measure(
                 groups,
@@ -278,6 +279,7 @@ def _chains(
     space: TransformerSpace,
     block: Block,
     workload: Workload,
+    backend: DeviceBackend,
     library: GraphLibrary,
     folder: Path,
 ) -> list[Artifact]:
@@ -291,15 +293,18 @@ def _chains(
         }
         shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
         shape.pop("drop_order")
-        text = json.dumps([facts, shape], sort_keys=True)
-        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.onnx"
-        artifact = known_artifact(path, facts)
+        text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:20]
+        path = folder / f"{name}{backend.suffix}"
+        artifact = known_artifact(path, backend=backend, provenance=facts)
         if artifact is None:
             with torch.random.fork_rng(devices=[]):
                 # The same weights every time: an interrupted run finds its sessions again.
                 torch.manual_seed(0)
                 network, feeds = chain(space, block, copies, workload)
-            artifact = export_network(network, feeds, path, library=library, provenance=facts)
+            artifact = export_network(
+                network, feeds, path, backend=backend, library=library, provenance=facts
+            )
         artifacts.append(artifact)
     return artifacts
 

@@ -68,8 +68,8 @@ def write_table(path: Path, entries: Iterable[Entry]) -> int:
     """
     write = format_of(path).write
     records = [_record(identity, row) for identity, row in entries]
-    with replacing(path) as file:
-        write(file, COLUMNS, records)
+    with replacing(path) as temporary:
+        write(temporary, COLUMNS, records)
     return len(records)
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from search_spaces.errors import UserError
 
@@ -32,7 +32,7 @@ class Format(NamedTuple):
 
     read: Callable[[Path], tuple[list[str], Records]]
     """Names of the columns as they stand there, and the records."""
-    write: Callable[[BinaryIO, Columns, Records], None]
+    write: Callable[[Path, Columns, Records], None]
     first: int
     """Number of the first record, as people count: after a header in CSV."""
     record: str
@@ -50,16 +50,15 @@ def format_of(path: Path) -> Format:
     return FORMATS[path.suffix]
 
 
-def _write_csv(file: BinaryIO, columns: Columns, records: Records) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    # repr: the shortest text that reads back as the same number
-    writer.writerows(
-        [repr(v) if isinstance(v, float) else v for v in (record[name] for name in columns)]
-        for record in records
-    )
-    text.detach()
+def _write_csv(path: Path, columns: Columns, records: Records) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        # repr: the shortest text that reads back as the same number
+        writer.writerows(
+            [repr(v) if isinstance(v, float) else v for v in (record[name] for name in columns)]
+            for record in records
+        )
 
 
 def _read_csv(path: Path) -> tuple[list[str], Records]:
@@ -86,7 +85,7 @@ def _read_csv(path: Path) -> tuple[list[str], Records]:
     return names, [dict(zip(names, values, strict=True)) for values in rest]
 
 
-def _write_parquet(file: BinaryIO, columns: Columns, records: Records) -> None:
+def _write_parquet(path: Path, columns: Columns, records: Records) -> None:
     arrow, parquet = _pyarrow()
     types = {int: arrow.int64(), float: arrow.float64(), str: arrow.string(), dict: arrow.string()}
     fields = [
@@ -94,7 +93,7 @@ def _write_parquet(file: BinaryIO, columns: Columns, records: Records) -> None:
         for name, column in columns.items()
     ]
     table = arrow.Table.from_pylist(list(records), arrow.schema(fields))
-    parquet.write_table(table, file, compression="zstd")
+    parquet.write_table(table, path, compression="zstd")
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Records]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas.atomic import storage_error
+from latency.files import storage_error
 
 
 class Events:

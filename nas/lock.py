@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from nas.atomic import storage_error
+from latency.files import storage_error
 from nas.run_directory import short
 from search_spaces.errors import UserError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from nas.atomic import read_json, storage_error, write_json
+from latency.files import storage_error
+from nas.atomic import read_json, write_json
 from search_spaces.errors import UserError
 
 

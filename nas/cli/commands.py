@@ -89,10 +89,11 @@ COMMANDS: dict[str, Command] = {
     "devices": Command(
         summary="List the device profiles, or clean a device up.",
         description=(
-            "List the device profiles that --device takes, and what each of them is. Profiles of "
+            "List the device profiles that --device takes, what each of them is, and whether it "
+            "can be measured from here. Profiles of "
             "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
-            "backend, threads, provider and spinning; for a device behind SSH also transport: ssh, "
-            "host, port, user, identity, known_hosts, python and folder."
+            "backend, threads, provider, spinning and options; for a device behind SSH also "
+            "transport: ssh, host, port, user, identity, known_hosts, python and folder."
         ),
         example="nas devices",
         handler="nas.cli.devices:devices",

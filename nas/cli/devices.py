@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from latency.devices import DeviceProfile, get_device, list_devices
+from latency.devices import DeviceProfile, get_device, list_devices, obstacle
 from latency.doctor import doctor as examine
 from nas.cli.streams import print_text
 
 
 def devices(arguments: argparse.Namespace) -> dict[str, Any]:
-    """List the device profiles, or clean one device up."""
+    """List the device profiles and which of them can be measured from here, or clean one up."""
     if arguments.clean is not None:
         return _clean(get_device(arguments.clean))
     profiles = list_devices()
+    with ThreadPoolExecutor(len(profiles)) as pool:  # a device that is off takes its time
+        obstacles = dict(zip(profiles, pool.map(obstacle, profiles.values()), strict=True))
     if arguments.json:
-        return {"devices": [asdict(profile) for profile in profiles.values()]}
+        return {
+            "devices": [
+                {**asdict(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
+                for name, profile in profiles.items()
+            ]
+        }
     width = max(len(name) for name in profiles)
     for name, profile in profiles.items():
-        threads = f"{profile.threads} thread{'s' * (profile.threads != 1)}"
-        line = f"{name:<{width}}  {profile.backend}, {profile.provider}, {threads}"
-        if profile.transport == "ssh":
-            line += f", behind SSH on {profile.host or 'a host that is not set yet'}"
-        print_text(line)
+        print_text(f"{name:<{width}}  {_describe(profile)}")
+        print_text(f"{'':<{width}}    {obstacles[name] or 'reachable'}")
     return {}
+
+
+def _describe(profile: DeviceProfile) -> str:
+    words = [profile.backend]
+    if profile.backend == "onnxruntime":
+        words.append(profile.provider)
+    words += [f"{name} {value}" for name, value in profile.options.items()]
+    words.append(f"{profile.threads} thread{'s' * (profile.threads != 1)}")
+    if profile.transport == "ssh":
+        words.append(f"behind SSH on {profile.host or 'a host that is not set yet'}")
+    return ", ".join(words)
 
 
 def doctor(arguments: argparse.Namespace) -> dict[str, Any]:

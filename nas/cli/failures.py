@@ -29,7 +29,7 @@ def explain(error: BaseException) -> Failure | None:
     Args:
         error: What ended the command.
     """
-    from nas.atomic import storage_error
+    from latency.files import storage_error
     from search_spaces.errors import UserError
 
     if isinstance(error, UserError):

@@ -39,7 +39,7 @@ class DeviceTables:
         return TableIdentity(
             device=profile.name,
             backend=profile.backend,
-            precision="fp32",
+            precision=self.lab.backend.build_facts()["precision"],
             threads=profile.threads,
             mode=mode or self.lab.timing.mode,
             protocol=PROTOCOL_VERSION,
@@ -173,6 +173,16 @@ class DeviceTables:
     def _add(self, rows: Iterable[StoredRow]) -> int:
         identity = self.identity(self.lab.fingerprint)
         return self.store.add((identity, row) for row in rows)
+
+
+def session_ratios(row: StoredRow) -> dict[str, float]:
+    """Candidate over anchor per session of a whole subnet; empty where the row does not say."""
+    try:
+        (model,), sessions = row.provenance["models"], row.provenance["sessions"]
+        pairs = zip(sessions, model["ratios"], strict=True)
+        return {str(session["session_id"]): float(ratio) for session, ratio in pairs}
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 def _genes(artifact: Artifact) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
-from latency.export import write_network
+from latency.devices import DeviceProfile
+from latency.export import ONNX_FACTS, write_network
 from latency.measurement import FAILED, Measurement
 from nas.atomic import read_json, write_json
 from nas.config import QUALITIES
@@ -31,6 +33,8 @@ from supernet.parts import Network
 
 TOLERANCE = 1e-3
 """Allowed |export - supernet| of a logit, in units of 1 + |supernet|."""
+SUFFIXES = (".onnx", ".pt2", ".engine", ".mlpackage", ".json")
+"""Of the files in a folder of exports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +72,29 @@ class Exporter:
         return float(self.objectives.cost([arch], objective)[0])
 
     def export(self, name: str, arch: Architecture) -> Exported:
-        """Write `NAME.onnx`, compare it with the supernet, and judge it on the test split."""
+        """Write `NAME.onnx`, compare it with the supernet, and judge it on the test split.
+
+        Where the device runs another kind of file, those lie beside it, one per workload.
+        """
         plain = self.supernet.model.extract(arch)
         network = plain.network()
         path = self.path(name)
-        facts = write_network(
-            network,
-            path,
-            library=self.lab.library,
-            provenance={"architecture": arch.to_json(), "supernet": self.supernet.hash},
-        )
+        provenance = {"architecture": arch.to_json(), "supernet": self.supernet.hash}
+        library = self.lab.library
+        write_network(network, path, library=library, facts={**provenance, **ONNX_FACTS})
+        backend = self.lab.compiler
+        facts = {**provenance, **backend.build_facts()}
         artifacts: dict[str, Artifact] = {}
         for workload, call in self.lab.workloads.items():
             feeds = whole_inputs(network, call)
+            model = self._model_path(name, workload)
+            if model != path:
+                backend.compile(network, feeds, model, library=library, facts=facts)
             artifacts[workload] = build_artifact(
-                path,
+                model,
                 inputs={key: value.numpy() for key, value in feeds.items()},
                 outputs=self._reference(arch, network, feeds),
+                tolerance=backend.tolerance,
                 provenance={**facts, "workload": str(call)},
                 # Not beside the file: there may be one of that name that is the user's own.
                 feeds=self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz",
@@ -98,6 +108,13 @@ class Exporter:
             max_abs_difference=difference,
             test=test,
         )
+
+    def _model_path(self, name: str, workload: str) -> Path:
+        """The file that the device runs under a workload: an ONNX file serves them all."""
+        suffix = self.lab.compiler.suffix
+        if suffix != ".onnx" and len(self.lab.workloads) > 1:
+            suffix = f".{workload}{suffix}"
+        return self.folder / f"{name}{suffix}"
 
     def _reference(
         self, arch: Architecture, network: Network, feeds: Mapping[str, Tensor]
@@ -186,7 +203,8 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     subnets = []
     for index, (subnet, point) in enumerate(zip(exported, points, strict=True)):
         latencies = {name: results[index] for name, results in measured.items()}
-        export = str(exporter.path(subnet.name).relative_to(run.directory.path))
+        shipped = next(iter(subnet.artifacts.values())).path
+        export = str(shipped.relative_to(run.directory.path))
         subnets.append(describe(exporter, subnet, point["values"], latencies, export))
         write_json(
             run.directory.exports / f"{subnet.name}.json",
@@ -249,6 +267,7 @@ def describe(
         name: {
             "predicted_ms": objectives.predictors[name].latency_ms(arch),
             "measured_ms": measured_json(result),
+            "file": subnet.artifacts[name].path.name,
         }
         for name, result in latencies.items()
     }
@@ -300,13 +319,9 @@ def how_to_feed(exporter: Exporter, subnet: Exported, entry: Mapping[str, Any]) 
     lab = exporter.lab
     return {
         "schema": 1,
-        "model": f"{subnet.name}.onnx",
+        "model": artifact.path.name,
         "sha256": artifact.sha256,
-        "runtime": {
-            "name": lab.profile.backend,
-            "provider": lab.profile.provider,
-            "intra_op_num_threads": lab.profile.threads,
-        },
+        "runtime": _runtime(lab.profile),
         "inputs": [
             {
                 "name": port.name,
@@ -322,6 +337,14 @@ def how_to_feed(exporter: Exporter, subnet: Exported, entry: Mapping[str, Any]) 
         "task": exporter.supernet.task.record,
         "subnet": {key: value for key, value in entry.items() if key != "export"},
     }
+
+
+def _runtime(profile: DeviceProfile) -> dict[str, Any]:
+    """What the deployed model has to be run with, so that it is as fast as it was measured."""
+    runtime: dict[str, Any] = {"name": profile.backend}
+    if profile.backend == "onnxruntime":
+        runtime["provider"] = profile.provider
+    return {**runtime, "intra_op_num_threads": profile.threads, **profile.options}
 
 
 def export_best(run: Run, bound: str, output: Path) -> dict[str, Any]:
@@ -390,6 +413,6 @@ def _measured(run: Run, objective: str) -> dict[Architecture, float]:
 
 def _remove_stale(folder: Path, names: set[str]) -> None:
     """Delete the files of an earlier front that this one does not have."""
-    for path in (*folder.glob("s[0-9]*.onnx"), *folder.glob("s[0-9]*.json")):
-        if path.stem not in names:
-            path.unlink()
+    for path in folder.glob("s[0-9]*.*"):
+        if path.suffix in SUFFIXES and path.name.partition(".")[0] not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

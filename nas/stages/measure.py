@@ -16,12 +16,13 @@ from latency.artifact import Artifact
 from latency.backend import DeviceBackend
 from latency.chains import whole_inputs
 from latency.devices import list_devices, open_backend
-from latency.export import export_network, known_artifact
+from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.grid import plan
 from latency.measurement import FAILED, Measurement
+from latency.noise import session_noise
+from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.protocol import Progress, measure
-from latency.remote_profile import close_backend
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, measure_table
 from latency.table_store import StoredRow
@@ -29,7 +30,7 @@ from latency.timing import TimingConfig
 from nas.atomic import read_json, write_json
 from nas.progress import Update, progress
 from nas.run import Run
-from nas.stages.device_tables import DeviceTables
+from nas.stages.device_tables import DeviceTables, session_ratios
 from nas.stages.supernet import build_space
 from predictors.table import Correction, TablePredictor
 from search_spaces import Architecture, Block, TransformerSpace, UserError, Workload, sample_by_cost
@@ -51,7 +52,6 @@ class DeviceLab:
         self.store = LatencyStore(run.connection)
         self.library = GraphLibrary(run.directory.path / "graphs" / "parts")
         self.folder = run.directory.path / "graphs"
-
         self.tables = DeviceTables(self)
 
     @cached_property
@@ -62,7 +62,7 @@ class DeviceLab:
             UserError: The profile does not fit this machine.
         """
         backend = open_backend(self.profile)
-        weakref.finalize(self, close_backend, backend)
+        weakref.finalize(self, backend.close)
         return backend
 
     @cached_property
@@ -81,6 +81,11 @@ class DeviceLab:
                 raise
             return str(error)
         return None
+
+    @cached_property
+    def compiler(self) -> DeviceBackend:
+        """What makes the device's files; where it is not at hand, ONNX files are what there is."""
+        return self.backend if self.absence is None else OnnxRuntimeBackend(threads=1)
 
     @cached_property
     def fingerprint(self) -> Mapping[str, str]:
@@ -253,7 +258,11 @@ def _stored_table(
                 continue
             if row.workload == workload:
                 usable.append((arch, row))
-        predictor.fit([arch for arch, _ in usable], [row.latency_ms for _, row in usable])
+        predictor.fit(
+            [arch for arch, _ in usable],
+            [row.latency_ms for _, row in usable],
+            noise=session_noise([session_ratios(row) for _, row in usable]),
+        )
         corrections[name] = predictor.correction
         whole += [
             _whole(name, arch, predictor, row.latency_ms, row.low_ms, row.high_ms, row.status)
@@ -307,7 +316,11 @@ def correct(
             for arch, measurement in zip(architectures, found, strict=True)
             if measurement.median_ns is not None
         ]
-        predictor.fit([arch for arch, _ in usable], [_ms(m.median_ns) for _, m in usable])
+        predictor.fit(
+            [arch for arch, _ in usable],
+            [_ms(m.median_ns) for _, m in usable],
+            noise=session_noise([m.session_ratios for _, m in usable]),
+        )
         corrections[name] = predictor.correction
         whole += [
             _whole(
@@ -335,20 +348,26 @@ def random_subnets(
     for name, workload in workloads.items():
         for arch in architectures:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
-            path = lab.folder / "whole" / _file_name(lab.space, arch, workload)
-            artifact = known_artifact(path, facts)
+            path = lab.folder / "whole" / _file_name(lab, arch, workload)
+            artifact = known_artifact(path, backend=lab.backend, provenance=facts)
             if artifact is None:
                 network = supernet.extract(arch).network()
                 feeds = whole_inputs(network, workload)
                 artifact = export_network(
-                    network, feeds, path, library=lab.library, provenance=facts
+                    network,
+                    feeds,
+                    path,
+                    backend=lab.backend,
+                    library=lab.library,
+                    provenance=facts,
                 )
             artifacts[name].append(artifact)
     return artifacts
 
 
-def _file_name(space: TransformerSpace, arch: Architecture, workload: Workload) -> str:
-    return f"{space.digest}-{arch.key}-{str(workload).replace(',', '-')}.onnx"
+def _file_name(lab: DeviceLab, arch: Architecture, workload: Workload) -> str:
+    made = f"{lab.space.digest}-{arch.key}-{str(workload).replace(',', '-')}"
+    return f"{made}-{build_key(lab.backend)}{lab.backend.suffix}"
 
 
 def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredictor]:

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from latency.anchor import build_anchor
 from latency.artifact import Artifact, build_artifact
+from latency.graphs import GraphLibrary
 from latency.timing import TimingConfig
 from tests.latency.remote_device import (
     Device,
@@ -123,3 +124,9 @@ def device(
     monkeypatch.setenv("HOME", str(tmp_path))  # no ssh configuration of the user's
     with remote_device(tmp_path / "device", interpreter, server) as device:
         yield device
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> GraphLibrary:
+    """Parts that any test has exported: an export takes seconds."""
+    return GraphLibrary(tmp_path_factory.mktemp("library"))

@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
 
 import pytest
+from torch import Tensor
 
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend, ModelRejectedError, Samples
+from latency.export import export_network, known_artifact
+from latency.graphs import GraphLibrary
 from latency.timing import TimingConfig
+from supernet.parts import Network
 
 
 def check_name_and_fingerprint(backend: DeviceBackend) -> None:
@@ -25,6 +31,7 @@ def check_session(
     samples = backend.run_session(models, timing)
     assert [one.sha256 for one in samples] == [model.sha256 for model in models]
     positions: list[int] = []
+    spent_ns: list[int] = []
     for index, one in enumerate(samples):
         rounds = [block.round for block in one.blocks if 0 <= block.round < timing.rounds]
         assert rounds == list(range(timing.rounds))
@@ -36,9 +43,11 @@ def check_session(
             assert min(block.samples_ns) <= block.low_quartile_ns
             assert block.low_quartile_ns <= block.median_ns
             if block.count == len(block.samples_ns) and not block.preempted:
-                assert sum(block.samples_ns) >= 0.1e6 * timing.block_ms
+                spent_ns.append(sum(block.samples_ns))
         assert json.loads(json.dumps(one.session)) == one.session
         assert one.session == samples[0].session
+    # A hypervisor may take any one block's time away
+    assert median(spent_ns) >= 0.1e6 * timing.block_ms
     assert sorted(positions) == list(range(len(positions)))
     before = [block.position for block in samples[0].blocks if block.round < 0]
     after = [block.position for block in samples[0].blocks if block.round >= timing.rounds]
@@ -80,3 +89,32 @@ def check_rejects_changed_file(
     stale = dataclasses.replace(good, sha256="0" * 64)
     with pytest.raises(ModelRejectedError, match="changed"):
         backend.run_session([anchor, stale], timing)
+
+
+def check_compile(
+    backend: DeviceBackend,
+    networks: Mapping[str, tuple[Network, Mapping[str, Tensor]]],
+    folder: Path,
+    library: GraphLibrary,
+) -> dict[str, Artifact]:
+    """Every network becomes a file of its own, the same when made again, and found again."""
+    artifacts = {}
+    for name, (network, feeds) in networks.items():
+        path = folder / f"{name}{backend.suffix}"
+        facts = {"name": name}
+        assert known_artifact(path, backend=backend, provenance=facts) is None
+        made = export_network(
+            network, feeds, path, backend=backend, library=library, provenance=facts
+        )
+        assert made.path == path
+        assert made.tolerance == backend.tolerance
+        assert made.provenance == {**facts, **backend.build_facts()}
+        assert known_artifact(path, backend=backend, provenance=facts) == made
+        again = export_network(
+            network, feeds, path, backend=backend, library=library, provenance=facts
+        )
+        assert again.sha256 == made.sha256
+        artifacts[name] = made
+    files = {path.name for path in folder.iterdir()}
+    assert files == {f"{name}{end}" for name in networks for end in (backend.suffix, ".npz")}
+    return artifacts

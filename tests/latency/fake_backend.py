@@ -1,18 +1,28 @@
 """A device whose latencies and mishaps are written in a script: for the protocol's logic only."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from latency.anchor import ANCHOR_LAYERS, build_anchor
 from latency.artifact import Artifact
 from latency.backend import Block, Samples
+from latency.export import ONNX_FACTS, write_network
+from latency.graphs import GraphLibrary
+from latency.place import ThisHost
 from latency.timing import TimingConfig
+from supernet.parts import Network
 
 Mishap = Callable[[int, Sequence[Artifact]], None]
 
 
 class FakeBackend:
     name = "fake"
+    suffix = ".onnx"
+    tolerance = 1e-4
+    place = ThisHost()
 
     def __init__(
         self,
@@ -33,8 +43,31 @@ class FakeBackend:
         self.sessions: list[list[str]] = []
         self.facts = {"soc": "fake"}
 
+    def missing(self) -> str | None:
+        return None
+
     def fingerprint(self) -> Mapping[str, str]:
         return self.facts
+
+    def build_facts(self) -> Mapping[str, str]:
+        return ONNX_FACTS
+
+    def compile(
+        self,
+        network: Network,
+        feeds: Mapping[str, Tensor],
+        path: Path,
+        *,
+        library: GraphLibrary,
+        facts: Mapping[str, object],
+    ) -> None:
+        write_network(network, path, library=library, facts=facts)
+
+    def anchor(self, folder: Path, layers: int = ANCHOR_LAYERS) -> Artifact:
+        return build_anchor(folder, layers)
+
+    def close(self) -> None:
+        pass
 
     def run_session(self, models: Sequence[Artifact], timing: TimingConfig) -> list[Samples]:
         number = len(self.sessions)

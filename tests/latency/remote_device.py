@@ -23,7 +23,8 @@ from typing import Any
 
 import asyncssh
 
-from latency.remote_backend import RemoteBackend
+from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.remote_host import RemoteHost
 from latency.ssh import SshTransport
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -148,10 +149,17 @@ class Device:
     folder: Path
     """The agent's."""
 
-    def backend(self, **options: Any) -> RemoteBackend:
+    def backend(self, **options: Any) -> OnnxRuntimeBackend:
+        """onnxruntime there; options are those of the backend and of the place."""
+        of_place = {
+            name: options.pop(name) for name in ("silence_s", "link_retries") & options.keys()
+        }
+        return OnnxRuntimeBackend(place=self.place(**of_place), **({"threads": 1} | options))
+
+    def place(self, **options: Any) -> RemoteHost:
         transport = self.server.transport(self.babbler(), self.proxy.port)
-        given = {"threads": 1, "silence_s": 4.0, "pause_s": 0.05} | options
-        return RemoteBackend(transport, folder=str(self.folder), **given)
+        given = {"silence_s": 4.0, "pause_s": 0.05} | options
+        return RemoteHost(transport, folder=str(self.folder), **given)
 
     def babbler(self) -> Path:
         """An interpreter that puts garbage into its output where `babble` says."""

@@ -14,7 +14,7 @@ from latency import agent, bundle, host_facts
 from latency.artifact import Artifact
 from latency.link import Link
 from latency.outcome import samples_of
-from latency.remote_backend import _Files
+from latency.remote_host import _Files
 from latency.session_record import timed_session
 from latency.timing import TimingConfig
 from latency.transport import LinkError, LocalTransport
@@ -23,11 +23,21 @@ from tests.latency.remote_device import wait_for
 
 Models = dict[str, Artifact]
 OPTIONS = {
+    "runtime": "onnxruntime",
     "threads": 1,
     "provider": "CPUExecutionProvider",
+    "options": {},
     "spinning": False,
     "affinity": None,
 }
+RUNTIMES = {
+    "onnxruntime_session": ["onnxruntime"],
+    "torch_session": ["torch"],
+    "cuda_clock": ["torch"],
+    "tensorrt_session": ["torch"],
+    "coreml_session": ["coremltools"],
+}
+"""What modules of the agent may import beside numpy."""
 NAME = "0" * 31 + "1"
 
 
@@ -39,16 +49,16 @@ def linked(python: Path, folder: Path) -> Iterator[Link]:
         yield link
 
 
-def request(models: list[Artifact], timing: TimingConfig) -> dict[str, Any]:
-    return {"models": _Files(models).models, **OPTIONS, **timing.request()}
+def request(models: list[Artifact], timing: TimingConfig, files: _Files) -> dict[str, Any]:
+    return {"models": [files.add(model) for model in models], **OPTIONS, **timing.request()}
 
 
 def start(link: Link, models: list[Artifact], timing: TimingConfig, name: str = NAME) -> int:
     """Send the files and ask for a session; does not wait for it."""
-    files = _Files(models)
-    for sha256 in link.call("missing", files=list(files.paths))["missing"]:
-        link.put(sha256, files.content(sha256))
-    wanted = request(models, timing)
+    files = _Files()
+    wanted = request(models, timing, files)
+    for sha256 in link.call("missing", files=list(files.contents))["missing"]:
+        link.put(sha256, files.contents[sha256]())
     return link._request("session", session=name, request=wanted, timeout_s=30.0)
 
 
@@ -81,17 +91,19 @@ def test_one_small_file_for_old_pythons() -> None:
             else:
                 continue
             for name in names:
-                allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime"}
+                allowed = {*sys.stdlib_module_names, "numpy", *RUNTIMES.get(module, ())}
                 assert name in ours or name.split(".")[0] in allowed, (module, name)
     ast.parse(bundle.BOOTSTRAP, feature_version=(3, 4))
 
 
 def test_it_says_what_the_device_is(interpreter: Path, tmp_path: Path) -> None:
     with linked(interpreter, tmp_path / "agent") as link:
-        device = link.call("describe", options=OPTIONS)
+        device = link.call("describe")
     assert device["fingerprint"].pop("device") == host_facts.device_id()
-    assert device["fingerprint"] == host_facts.fingerprint(**OPTIONS)
+    assert device["fingerprint"] == host_facts.describe()["fingerprint"]
     assert device["cpus"] == host_facts.available_cpus()
+    assert device["packages"]["onnxruntime"] == host_facts.package_version("onnxruntime")
+    assert device["packages"]["torch"] is None
 
 
 def test_a_cut_link_loses_no_finished_session(
@@ -106,8 +118,9 @@ def test_a_cut_link_loses_no_finished_session(
     assert not list(folder.glob("*.pyz"))
     kept = (folder / "sessions" / NAME / "result.json").stat().st_mtime_ns
     with linked(interpreter, folder) as link:
-        files = list(_Files(wanted).paths)
-        assert link.call("missing", files=files) == {"id": 1, "missing": []}
+        files = _Files()
+        request(wanted, tiny, files)
+        assert link.call("missing", files=list(files.contents)) == {"id": 1, "missing": []}
         first = link._reply(start(link, wanted, tiny))
         again = link._reply(start(link, wanted, tiny))
         assert first["outcome"] == again["outcome"]
@@ -261,10 +274,10 @@ def test_throttling_makes_a_session_hot(
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with linked(interpreter, tmp_path / "agent") as link:
-        assert link.call("describe", options=OPTIONS)["throttled"] == ["under-voltage", "throttled"]
+        assert link.call("describe")["throttled"] == ["under-voltage", "throttled"]
         outcome = link._reply(start(link, [models["anchor"]], tiny))["outcome"]
     assert outcome["reply"]["facts"]["throttled"] == ["throttled", "under-voltage"]
-    samples = samples_of(outcome, "CPUExecutionProvider")
+    samples = samples_of(outcome, "board")
     about = {"session_id": "", "seed": 0, "started_at": "", "timing": {}}
     record = timed_session(about, [models["anchor"]], samples, tiny, None)
     assert record.hot

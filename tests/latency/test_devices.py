@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from latency.devices import BOARDS, DeviceProfile, get_device, list_devices, open_backend
+from latency import nvidia
+from latency.devices import (
+    BOARDS,
+    DeviceProfile,
+    builtin_devices,
+    get_device,
+    list_devices,
+    obstacle,
+    open_backend,
+)
 from latency.doctor import doctor
 from latency.lease import device_lease
-from latency.remote_profile import clean_device, open_remote
+from latency.remote_profile import clean_device
 from search_spaces.errors import UserError
 from tests.latency.remote_device import Device
 
@@ -34,10 +43,8 @@ def test_own_profiles(tmp_path: Path) -> None:
     config.mkdir(parents=True)
     (config / "x.yaml").write_text("name: lab\n")
     assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
-    assert list(list_devices()) == ["cpu", "cpu-1t", *BOARDS, "half", "lab"]
-    with pytest.raises(
-        UserError, match=r"'pi5' is not one of cpu, cpu-1t, half, lab, raspb.*; add devices"
-    ):
+    assert list(list_devices()) == [*builtin_devices(), "half", "lab"]
+    with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, .*half.*; add devices"):
         get_device("pi5")
 
 
@@ -48,13 +55,18 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("threads: many", "threads 'many' of device bad is not 1 or more"),
         ("threads: true", "threads True"),
         ("spinning: 3", "true or false"),
-        ("backend: abacus", "backend 'abacus' of device bad is not one of onnxruntime"),
         ("transport: pigeon", "transport 'pigeon' of device bad is not one of local, ssh"),
         ("transport: ssh\nhost: -oProxyCommand=x", "is not a host's name"),
         ("host: 5", "host 5 of device bad is not a text"),
         ("port: 0", "port 0 of device bad is not in 1..65535"),
         ("name: raspberry-pi-5\nport: x", "port 'x' of device raspberry-pi-5"),
+        (
+            "backend: abacus",
+            "backend 'abacus' of device bad is not one of coreml, onnxruntime, tensorrt",
+        ),
         ("name: cpu", "the device name cpu is taken by the built-in one"),
+        ("options: fast", "options 'fast' of device bad is not a mapping"),
+        ("options: {1: 2}", "is not a mapping"),
         ("name: ../up", "use letters"),
         ("- 1", "holds no"),
         ("a: [", "is not readable"),
@@ -70,14 +82,15 @@ def test_bad_profiles(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_open_too_many_threads() -> None:
-    with pytest.raises(UserError, match=r"device big: threads 9999"):
-        open_backend(DeviceProfile(name="big", threads=9999))
+    with pytest.raises(UserError, match=r"threads 9999 is not in 1"):
+        open_backend(DeviceProfile(name="big", threads=9999)).fingerprint()
 
 
 @pytest.mark.slow
 def test_doctor_runs_the_device() -> None:
     checks = {check.name: check for check in doctor(get_device("cpu-1t"))}
-    assert set(checks) == {"runtime", "session", "repeatability", "governor", "load", "disk"}
+    names = "runtime throttling session repeatability governor load disk"
+    assert list(checks) == names.split()
     assert checks["runtime"].ok
     assert checks["session"].ok
     assert "anchor takes" in checks["session"].message
@@ -87,9 +100,41 @@ def test_doctor_runs_the_device() -> None:
 def test_doctor_says_what_is_missing() -> None:
     profile = DeviceProfile(name="gpu", provider="CUDAExecutionProvider")
     checks = {check.name: check for check in doctor(profile)}
-    assert not checks["session"].ok
-    assert "CUDAExecutionProvider is not in onnxruntime" in checks["session"].message
-    assert "repeatability" not in checks
+    assert not checks["runtime"].ok
+    assert "CUDAExecutionProvider is not in onnxruntime 1." in checks["runtime"].message
+    assert "pip install onnxruntime-gpu" in checks["runtime"].message
+    assert "session" not in checks
+    checks = {check.name: check for check in doctor(DeviceProfile(name="big", threads=9999))}
+    assert "threads 9999" in checks["runtime"].message
+    (check,) = doctor(get_device("jetson-orin"))
+    assert check.name == "profile"
+    assert "its host is not set; write `host: NAME`" in check.message
+
+
+def test_builtin_devices_are_reachable_or_say_why_not() -> None:
+    obstacles = {name: obstacle(profile) for name, profile in builtin_devices().items()}
+    assert obstacles["cpu"] is obstacles["cpu-1t"] is None
+    for name, lacking in obstacles.items():
+        assert lacking is None or len(lacking) < 200, name
+    if nvidia.missing():
+        assert obstacles["cuda"] == f"this host: {nvidia.missing()}"
+        assert obstacles["tensorrt"] is not None
+    for board in BOARDS:
+        assert "its host is not set" in str(obstacles[board])
+    assert "in Xcode" in str(obstacles["iphone"])
+
+
+def test_options_of_a_backend() -> None:
+    profile = DeviceProfile(name="t", backend="torch", options={"mode": "compile"})
+    assert open_backend(profile).fingerprint()["mode"] == "compile"
+    rtx = DeviceProfile(name="r", backend="tensorrt_rtx", options={"fp32_parts": ["head"]})
+    assert open_backend(rtx).build_facts()["fp32_parts"] == "head"
+    wrong = DeviceProfile(name="t", backend="torch", options={"modus": "compile"})
+    with pytest.raises(UserError, match=r"device t: option 'modus' .* cuda_graph, device, mode"):
+        open_backend(wrong)
+    assert obstacle(wrong) is not None
+    cpu = DeviceProfile(name="c", options={"arena": True})
+    assert open_backend(cpu).fingerprint()["provider_options"] == '{"arena": "1"}'
 
 
 def test_boards_take_their_host_from_a_profile(tmp_path: Path) -> None:
@@ -134,11 +179,11 @@ def test_doctor_and_clean_behind_ssh(device: Device) -> None:
 
 def test_another_interpreter_of_this_host(interpreter: Path, tmp_path: Path) -> None:
     profile = DeviceProfile(name="own", python=str(interpreter), folder=str(tmp_path / "agent"))
-    with closing(open_remote(profile)) as backend:
+    with closing(open_backend(profile)) as backend:
         assert backend.fingerprint()["threads"] == "1"
-    missing = replace(profile, python=str(tmp_path / "none"))
+    absent = replace(profile, python=str(tmp_path / "none"))
     with pytest.raises(UserError, match="this host has no such Python"):
-        open_remote(missing).fingerprint()
+        open_backend(absent).fingerprint()
     with pytest.raises(UserError, match="device cpu is measured without an agent"):
         clean_device(get_device("cpu"))
 

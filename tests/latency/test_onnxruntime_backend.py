@@ -4,14 +4,16 @@ import sys
 import time
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from latency.artifact import Artifact
-from latency.backend import DeviceLostError, SessionTimeoutError
+from latency.backend import DeviceLostError, ModelRejectedError, SessionTimeoutError
+from latency.graphs import GraphLibrary
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
-from tests.latency import contract
+from tests.latency import contract, networks
 
 Models = dict[str, Artifact]
 
@@ -73,6 +75,45 @@ def test_a_dead_process_is_lost(
         backend.run_session([models["anchor"]], tiny)
 
 
+def test_compile_and_run(
+    backend: OnnxRuntimeBackend,
+    models: Models,
+    library: GraphLibrary,
+    tmp_path: Path,
+    tiny: TimingConfig,
+) -> None:
+    made = contract.check_compile(backend, networks.cases(), tmp_path / "files", library)
+    samples = contract.check_session(backend, [models["anchor"], *made.values()], tiny)
+    assert max(one.max_abs_difference for one in samples[1:]) < 1e-5
+
+
+def test_nodes_are_counted_by_provider(
+    backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig
+) -> None:
+    facts = backend.run_session([models["anchor"], models["large"]], tiny)[0].session
+    anchor, large = facts["nodes"]  # type: ignore[misc]
+    assert anchor["CPUExecutionProvider"] > 20
+    assert large == {"CPUExecutionProvider": 8}
+
+
+AZURE = "AzureExecutionProvider"
+
+
+@pytest.mark.skipif(AZURE not in onnxruntime.get_available_providers(), reason=f"needs {AZURE}")
+def test_silent_fallback_is_refused(models: Models, tiny: TimingConfig) -> None:
+    # This provider loads, takes no node, and leaves the whole model to the CPU.
+    backend = OnnxRuntimeBackend(threads=1, provider=AZURE)
+    with pytest.raises(ModelRejectedError, match=f"{AZURE} takes no node of this model; CPU"):
+        backend.run_session([models["anchor"]], tiny)
+
+
+def test_options_reach_the_provider(models: Models, tiny: TimingConfig) -> None:
+    backend = OnnxRuntimeBackend(threads=1, options={"use_arena": True, "level": 3})
+    assert backend.fingerprint()["provider_options"] == '{"level": "3", "use_arena": "1"}'
+    facts = backend.run_session([models["anchor"]], tiny)[0].session
+    assert facts["provider_options"] == {"use_arena": "1", "level": "3"}
+
+
 def test_missing_provider(models: Models, tiny: TimingConfig) -> None:
     backend = OnnxRuntimeBackend(threads=1, provider="TensorrtExecutionProvider")
     with pytest.raises(UserError, match="TensorrtExecutionProvider is not in onnxruntime"):
@@ -80,14 +121,17 @@ def test_missing_provider(models: Models, tiny: TimingConfig) -> None:
 
 
 def test_too_many_threads() -> None:
-    with pytest.raises(UserError, match=r"threads 9999 is not in 1\.\."):
-        OnnxRuntimeBackend(threads=9999)
+    backend = OnnxRuntimeBackend(threads=9999)
+    with pytest.raises(UserError, match=r"threads 9999 is not in 1\.\..*, the CPUs of this host"):
+        backend.fingerprint()
+    assert str(backend.missing()).startswith("threads 9999")
 
 
 _PARENT = """
 import sys
 from pathlib import Path
 from latency.artifact import load_artifact
+from latency.graphs import GraphLibrary
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.timing import TimingConfig
 model = load_artifact(Path(sys.argv[1]))

@@ -96,7 +96,7 @@ tables = st.lists(st.tuples(identities, stored_rows()), min_size=1, max_size=4, 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(entries=tables)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_what_is_written_is_read_back(tmp_path_factory, suffix, entries):
     """Through a file, and through a store and a file again."""
     folder = tmp_path_factory.mktemp("table")

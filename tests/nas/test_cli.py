@@ -6,7 +6,6 @@ The pipeline's stages are replaced throughout: what they do is tested where they
 import errno
 import json
 import os
-import re
 import resource
 import signal
 import sqlite3
@@ -146,7 +145,10 @@ def test_export_mistakes(pipeline, capsys, arguments, expected):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "nas: give a command: run, train, measure, search, export, report, devices, table, doctor, "),
+        (
+            [],
+            "nas: give a command: run, train, measure, search, export, report, devices, table, ",
+        ),
         (["rnu"], "nas: rnu is not a command; did you mean run? see nas --help\n"),
         (["--json"], "nas: --json is not a command; see nas --help\n"),
         (["run"], "nas run: the following arguments are required: CONFIG; see nas run --help\n"),
@@ -197,7 +199,8 @@ def test_mistakes_are_one_line_and_exit_code_2(pipeline, capsys, arguments, expe
         (
             PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x.onnx"),
             2,
-            "cannot write x.onnx: permission denied; name another place with output=DIRECTORY",
+            "cannot write x.onnx: permission denied; change its rights, or name another place with "
+            "output=DIRECTORY",
         ),
         (
             sqlite3.OperationalError("database or disk is full"),
@@ -331,7 +334,7 @@ def test_a_full_disk_is_one_line(pipeline):
     process = launch(
         ["run", "my.yaml"],
         """
-        from nas.atomic import write_bytes
+        from latency.files import write_bytes
         def run_all(run):
             write_bytes(run.directory.supernet, bytes(300_000))
         """,
@@ -363,12 +366,19 @@ def test_a_reader_that_goes_away_is_no_error(pipeline):
 
 def test_devices(capsys):
     assert main(["devices"]) == 0
-    assert re.search(
-        r"cpu-1t +onnxruntime, CPUExecutionProvider, 1 thread\n", capsys.readouterr().out
-    )
+    lines = capsys.readouterr().out.splitlines()
+    texts = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[::2]}
+    reasons = dict(zip(texts, (line.strip() for line in lines[1::2]), strict=True))
+    assert texts["cpu-1t"] == "onnxruntime, CPUExecutionProvider, 1 thread"
+    assert reasons["cpu-1t"] == "reachable"
+    assert texts["mac"] == "coreml, 1 thread, behind SSH on a host that is not set yet"
+    assert "write `host: NAME` and `transport: ssh` into devices/mac.yaml" in reasons["mac"]
     assert main(["devices", "--json"]) == 0
-    names = [device["name"] for device in json.loads(capsys.readouterr().out)["devices"]]
-    assert names[:2] == ["cpu", "cpu-1t"]
+    listed = json.loads(capsys.readouterr().out)["devices"]
+    assert [device["name"] for device in listed[:2]] == ["cpu", "cpu-1t"]
+    assert (listed[1]["reachable"], listed[1]["obstacle"]) == (True, None)
+    for device in listed:
+        assert device["reachable"] == (device["obstacle"] is None)
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])

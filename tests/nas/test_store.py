@@ -13,14 +13,8 @@ import numpy as np
 import pytest
 
 from latency.database import connect
-from nas.atomic import (
-    read_json,
-    remove_leftovers,
-    replacing,
-    write_bytes,
-    write_json,
-    write_text,
-)
+from latency.files import replacing, write_bytes
+from nas.atomic import read_json, remove_leftovers, write_json, write_text
 from nas.events import Events, read_lines
 from nas.store import EvaluationStore
 from search_spaces import SearchSpace
@@ -180,7 +174,7 @@ def test_a_disk_that_is_really_full(tmp_path):
         """
         import resource, sys
         from pathlib import Path
-        from nas.atomic import write_bytes
+        from latency.files import write_bytes
         from search_spaces.errors import UserError
         path = Path(sys.argv[1])
         write_bytes(path, b"old")
