@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,13 +107,12 @@ class TablePredictor:
         self.held_out = np.array(left_out)
         factors = _factors(terms)
         rows = self._row_std_ms(counts, factors) / measured
-        noise = noise or Noise()
-        belief = max(UNCORRECTED_STD / math.sqrt(1 + len(measured)), noise.own)
-        rest = relative_std(self.held_out, belief=belief, known=rows, fitted=len(factors))
+        rest = relative_std(
+            self.held_out, unfitted=UNCORRECTED_STD, noise=noise, known=rows, fitted=len(factors)
+        )
         self.correction = Correction(
             coefficients=tuple(round(float(value), 6) for value in factors),
-            # Shared once by the factors, once by what is measured in other sessions
-            std=round(math.sqrt(rest**2 + 2 * noise.shared**2), 6),
+            std=round(rest, 6),
             subnets=len(measured),
         )
         return self

@@ -12,6 +12,7 @@ from latency.statistics import t_quantile
 from latency.table import LatencyTable, TableRow
 from predictors.table import UNCORRECTED_STD, Correction, TablePredictor
 from search_spaces import DecoderSpace, UserError, VisionTransformerSpace, sample_by_cost
+from tests.predictors.simulated_device import measured_table
 
 SPACE = VisionTransformerSpace(
     image_size=8,
@@ -46,26 +47,6 @@ def table(space=SPACE, workload="latency"):
         )
         for block in space.all_blocks()
     )
-
-
-def measured_table(noise, rng, sessions=5):
-    """A table whose rows err as their intervals say."""
-    rows = []
-    for block in SPACE.all_blocks():
-        seen = cost_ms(block) * (1 + noise * sessions**0.5 * rng.standard_normal(sessions))
-        half_width = t_quantile(sessions - 1) * seen.std(ddof=1) / sessions**0.5
-        rows.append(
-            TableRow(
-                block=block,
-                workload="latency",
-                latency_ms=seen.mean(),
-                low_ms=seen.mean() - half_width,
-                high_ms=seen.mean() + half_width,
-                sessions=sessions,
-                status="ok",
-            )
-        )
-    return LatencyTable(rows)
 
 
 def some(count, seed=0):
@@ -133,7 +114,9 @@ def test_nine_of_ten_unseen_subnets_are_within_the_interval(subnets, noise, row_
         rng = np.random.default_rng(seed)
         architectures = list(dict.fromkeys(SPACE.sample(rng) for _ in range(subnets + 40)))
         latency = measured(architectures, (1.3, 0.95, 1.05), noise, seed)
-        predictor = TablePredictor(SPACE, measured_table(row_noise, rng), "latency")
+        predictor = TablePredictor(
+            SPACE, measured_table(cost_ms, row_noise, rng, space=SPACE), "latency"
+        )
         predictor.fit(architectures[:subnets], latency[:subnets], noise=Noise(own=noise))
         mean, std = predictor.predict(architectures[subnets:])
         covered.append(np.mean(np.abs(mean - latency[subnets:]) <= 1.645 * std))
