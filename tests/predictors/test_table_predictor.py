@@ -156,6 +156,15 @@ def test_wide_rows_make_wide_intervals():
     np.testing.assert_allclose(std, np.hypot(UNCORRECTED_STD * mean, times * row_std))
 
 
+def test_a_block_without_a_row_is_asked_for_only_where_it_occurs():
+    rows = [row for row in table().rows if dict(row.block.widths).get("embed") != 96]
+    predictor = TablePredictor(SPACE, LatencyTable(rows), "latency")
+    known = [arch for arch in some(30) if arch["embed"] != 96]
+    np.testing.assert_allclose(predictor.predict(known)[0], measured(known, (1, 1, 1)), rtol=1e-12)
+    with pytest.raises(UserError, match=r"no row for fixed\(embed=96\) with workload 'latency'"):
+        predictor.predict([*known, SPACE.largest])
+
+
 def test_ten_thousand_architectures_are_predicted_at_once():
     """A fifth of a second is what is asked for; it takes an eighth of that."""
     rng = np.random.default_rng(0)
