@@ -13,6 +13,9 @@ from predictors.protocol import ArchitecturePredictor, Floats
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture
 
+TIE = 0.1
+"""A simpler candidate whose error is at most this share above the least is taken."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -41,8 +44,8 @@ def choose(
     """Fit all candidates, and take the one with the least cross-validated relative error.
 
     Args:
-        candidates: Predictors by name; the simpler first, which wins a tie. One that cannot be
-            fitted on so few is passed over.
+        candidates: Predictors by name; the simpler first, which is taken where it is about as
+            good. One that cannot be fitted on so few is passed over.
         architectures: Whole subnets that were measured, at least one.
         latency_ms: Their latency in ms, shape `(n,)`, each above 0.
         noise: How well they were measured, if that is known.
@@ -60,7 +63,8 @@ def choose(
         raise UserError("; ".join(dict.fromkeys(refusals)) or "there is no subnet to choose by")
     held_out = {name: abs(predictor.held_out) for name, predictor in fitted.items()}
     errors = {name: float(error.mean()) for name, error in held_out.items()}
-    best = min(errors, key=lambda name: errors[name])
+    least = min(errors.values())
+    best = next(name for name, error in errors.items() if error <= (1 + TIE) * least)
     return Choice(
         name=best,
         predictor=fitted[best],

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.latency import LatencyPredictor
-
 Floats = NDArray[np.float64]
 Function = Callable[[Floats], Floats]
 Regressor = Callable[[Floats, Floats], Function]
@@ -36,12 +34,6 @@ def ridge(terms: Floats, latency: Floats) -> Function:
     weights = best[1] / scale * latency.mean()
     low = 0.1 * float(latency.min())
     return lambda other: np.maximum(other @ weights, low)
-
-
-def layers(terms: Floats, latency: Floats) -> Function:
-    """`LatencyPredictor`, which finds the number of layers among the terms by itself."""
-    model = LatencyPredictor().fit(terms, latency)
-    return lambda other: model.predict(other)[0]
 
 
 def svr(terms: Floats, latency: Floats) -> Function:
@@ -97,7 +89,6 @@ def _logarithmic(model: object, terms: Floats, latency: Floats) -> Function:
 
 REGRESSORS: Mapping[str, Regressor] = {
     "ridge": ridge,
-    "layers": layers,
     "svr": svr,
     "boosting": boosting,
     "gaussian-process": gaussian_process,

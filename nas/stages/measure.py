@@ -20,14 +20,16 @@ from latency.noise import session_noise
 from latency.protocol import Progress, measure
 from latency.remote_profile import close_backend
 from latency.store import LatencyStore
-from latency.table import LatencyTable, TableRow, measure_table
+from latency.table import LatencyTable, measure_table
 from latency.timing import TimingConfig
 from nas.atomic import read_json, write_json
 from nas.progress import Update, progress
 from nas.run import Run
+from nas.stages.prediction import Prediction, read_rows
 from nas.stages.supernet import build_space
+from predictors.protocol import ArchitecturePredictor
 from predictors.table import Correction, TablePredictor
-from search_spaces import Architecture, Block, TransformerSpace, UserError, Workload, sample_by_cost
+from search_spaces import Architecture, TransformerSpace, UserError, Workload, sample_by_cost
 from supernet.families import build_supernet
 
 
@@ -88,8 +90,11 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     Leaves `table.json`. Needs no trained weights.
     """
     lab = DeviceLab(run, space or build_space(run.config))
-    table = measure_blocks(lab)
-    corrections, whole = correct(lab, table)
+    if run.config.latency.predictor in ("learned", "transfer"):
+        table = LatencyTable(())
+    else:
+        table = measure_blocks(lab)
+    fits, whole = fit_whole(lab, table, run.config.latency.predictor)
     write_json(
         run.directory.table,
         {
@@ -98,8 +103,9 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
             "space": lab.space.digest,
             "workloads": {name: load.to_json() for name, load in lab.workloads.items()},
             "mode": lab.timing.mode,
+            "predictor": run.config.latency.predictor,
             "rows": [row.to_json() for row in table.rows],
-            "corrections": {name: fit.to_json() for name, fit in corrections.items()},
+            "corrections": {name: fit for name, (_, fit) in fits.items()},
             "whole": whole,
         },
     )
@@ -131,17 +137,40 @@ def measure_blocks(lab: DeviceLab) -> LatencyTable:
 def correct(
     lab: DeviceLab, table: LatencyTable
 ) -> tuple[dict[str, Correction], list[dict[str, Any]]]:
-    """Measure whole subnets spread over size, and fit the factors of the table's terms.
+    """`fit_whole` for the table alone, whatever the configuration asks for.
 
     Returns:
         Corrections by workload, and the subnets as they stand in `table.json`.
     """
-    corrections, whole = {}, []
+    fits, whole = fit_whole(lab, table, "table")
+    corrections = {}
+    for name, (predictor, _) in fits.items():
+        assert isinstance(predictor, TablePredictor)
+        corrections[name] = predictor.correction
+    return corrections, whole
+
+
+def fit_whole(
+    lab: DeviceLab, table: LatencyTable, kind: str
+) -> tuple[dict[str, tuple[ArchitecturePredictor, dict[str, Any]]], list[dict[str, Any]]]:
+    """Measure whole subnets spread over size, and fit a predictor on them.
+
+    Args:
+        lab: The device.
+        table: Its rows; none for a predictor that does without.
+        kind: One of the values of `latency.predictor`.
+
+    Returns:
+        Predictors by workload with what `table.json` keeps of them, and the subnets as they stand
+        there.
+    """
+    fits = {}
+    whole: list[dict[str, Any]] = []
     for name, workload in lab.workloads.items():
-        predictor = TablePredictor(lab.space, table, name)
+        prediction = Prediction(lab.run, lab.space, table, name, kind)
         architectures = sample_by_cost(
             lab.space,
-            predictor.latency_ms,
+            prediction.size,
             lab.run.config.latency.correction_subnets,
             np.random.default_rng(lab.run.config.seed),
         )
@@ -152,25 +181,26 @@ def correct(
             for arch, measurement in zip(architectures, found, strict=True)
             if measurement.median_ns is not None
         ]
-        predictor.fit(
+        predictor, fit = prediction.fit(
             [arch for arch, _ in usable],
             [_ms(m.median_ns) for _, m in usable],
-            noise=session_noise([m.session_ratios for _, m in usable]),
+            session_noise([m.session_ratios for _, m in usable]),
         )
-        corrections[name] = predictor.correction
-        for arch, measurement in zip(architectures, found, strict=True):
+        fits[name] = predictor, fit
+        predicted = predictor.predict(architectures)[0].tolist()
+        for arch, predicted_ms, measurement in zip(architectures, predicted, found, strict=True):
             whole.append(
                 {
                     "workload": name,
                     "architecture": dict(arch),
-                    "predicted_ms": predictor.latency_ms(arch),
+                    "predicted_ms": predicted_ms,
                     "measured_ms": _optional_ms(measurement.median_ns),
                     "low_ms": _optional_ms(measurement.low_ns),
                     "high_ms": _optional_ms(measurement.high_ns),
                     "status": measurement.status,
                 }
             )
-    return corrections, whole
+    return fits, whole
 
 
 def random_subnets(
@@ -200,7 +230,7 @@ def _file_name(space: TransformerSpace, arch: Architecture, workload: Workload) 
     return f"{space.digest}-{arch.key}-{str(workload).replace(',', '-')}.onnx"
 
 
-def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredictor]:
+def load_predictors(run: Run, space: TransformerSpace) -> dict[str, ArchitecturePredictor]:
     """The predictors of `table.json`, by workload.
 
     Raises:
@@ -217,25 +247,19 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredict
             ("device", data["device"]["name"], run.device),
             ("workload", data["workloads"], workloads),
             ("measuring mode", data["mode"], run.config.latency.mode),
+            ("predictor", data.get("predictor", "auto"), run.config.latency.predictor),
         ):
             if found != wanted:
                 raise UserError(
                     f"{path} is of another {what} ({found}, not {wanted}); run `nas measure` again"
                 )
-        table = LatencyTable(
-            TableRow(
-                block=Block(kind=row["kind"], widths=tuple(row["widths"].items())),
-                **{key: row[key] for key in row if key not in ("kind", "widths")},
+        table = read_rows(data)
+        return {
+            name: Prediction(run, space, table, name, run.config.latency.predictor).read(
+                data["corrections"][name], data["whole"]
             )
-            for row in data["rows"]
-        )
-        corrections = {
-            name: Correction(
-                coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
-            )
-            for name, fit in data["corrections"].items()
+            for name in workloads
         }
-        return {name: TablePredictor(space, table, name, corrections[name]) for name in workloads}
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
