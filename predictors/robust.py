@@ -128,8 +128,8 @@ def _draw_weights(
     # matrix is L L'; the mean solves L L' w = right, and L'^-1 e has covariance matrix^-1
     lower = np.linalg.cholesky(matrix)
     half = np.linalg.solve(lower, right[..., None])
-    half = half + rng.standard_normal(half.shape)
-    result: Array = np.linalg.solve(np.swapaxes(lower, 1, 2), half)[..., 0]
+    drawn = half + rng.standard_normal(half.shape)
+    result: Array = np.linalg.solve(np.swapaxes(lower, 1, 2), drawn)[..., 0]
     return result
 
 

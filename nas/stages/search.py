@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from nas.search import (
 from nas.search.result import SearchResult
 from nas.stages.measure import load_predictors
 from nas.stages.supernet import TrainedSupernet, open_supernet
-from predictors.table import TablePredictor
+from predictors.protocol import ArchitecturePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
 
 
@@ -37,7 +37,7 @@ class Objectives:
     """
 
     def __init__(
-        self, run: Run, space: TransformerSpace, predictors: dict[str, TablePredictor]
+        self, run: Run, space: TransformerSpace, predictors: Mapping[str, ArchitecturePredictor]
     ) -> None:
         settings = run.config.search
         known = run.config.objectives
