@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Several test processes on few cores: one thread each, or they wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text clean
+.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-text arm64 clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -60,6 +60,9 @@ bench-faults: setup    ## 500 faults on the way to a device behind SSH
 
 bench-text: setup      ## The language-model example
 	$(BIN)/nas run examples/text.yaml
+
+arm64: setup     ## The agent on an emulated arm64 Linux; needs Debian's qemu-user-static
+	$(BIN)/python -m pytest tests/latency/test_arm64.py -rs
 
 clean:           ## Remove what the targets made
 	rm -rf .venv runs

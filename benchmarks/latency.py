@@ -1,10 +1,13 @@
 """Predicted against measured latency, on subnets that neither table nor correction has seen.
 
-For each workload of each configuration: the latency table and its correction, made by the code of
-`nas measure`; then whole subnets, spread over MACs, with random weights. They are measured twice,
-the second time in sessions of their own: how well the machine repeats itself is the most that can
-be asked of a prediction. Bars: MAPE at most 3 % and Kendall tau at least 0.95 in standard mode,
-MAPE at most 6 % in quick mode.
+For each device and each workload of each configuration: the latency table and its correction, made
+by the code of `nas measure`; then whole subnets, spread over MACs, with random weights. They are
+measured twice, the second time in sessions of their own: how well the machine repeats itself is the
+most that can be asked of a prediction.
+
+Bars in standard mode: MAPE at most 1.5 %, or 1.5 times the machine's own where that is worse;
+Kendall tau at least 0.97; at most 6 minutes for table and correction of the first configuration. In
+quick mode: MAPE at most 6 %.
 
 Every session is kept under runs/benchmarks/latency/: interrupted, the benchmark goes on from there.
 `--fresh` begins again.
@@ -13,6 +16,8 @@ Every session is kept under runs/benchmarks/latency/: interrupted, the benchmark
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -38,8 +43,13 @@ from predictors.accuracy import kendall_tau, mape
 from predictors.table import TablePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, sample_by_cost
 
-MAPE_BAR = {"standard": 0.03, "quick": 0.06}
-TAU_BAR = {"standard": 0.95, "quick": None}
+MAPE_BAR = {"standard": 0.015, "quick": 0.06}
+REPEAT_FACTOR = 1.5
+"""Times the machine's own error a prediction may be wrong, where that is above MAPE_BAR."""
+TAU_BAR = {"standard": 0.97, "quick": None}
+PREPARE_BAR_S = 360.0
+"""For table and correction of the first configuration, the demo's, in standard mode."""
+COVERAGE_Z = 1.645
 SAMPLE_SEED = 20260101
 """Of the subnets to predict; the correction draws with the seed of the configuration."""
 
@@ -79,23 +89,18 @@ def unseen_subnets(
 
 
 def session_seconds(
-    store: LatencyStore, device: str, mode: str, parts: Mapping[str, Sequence[Artifact]]
-) -> dict[str, float]:
-    """Time in sessions: of each part's artifacts, and of all `other` ones."""
+    store: LatencyStore, device: str, mode: str, unseen: Collection[Artifact]
+) -> float:
+    """Time in all sessions but those of the `unseen` artifacts."""
     history = store.history(device, PROTOCOL_VERSION, mode)
-    part_of = {
-        entry.session_id: part
-        for part, artifacts in parts.items()
-        for artifact in artifacts
-        for entry in history.get(artifact.key, [])
-    }
-    seconds = dict.fromkeys((*parts, "other"), 0.0)
-    for row in store.sessions(device):
-        if row["mode"] == mode:
-            started, ended = (datetime.fromisoformat(row[k]) for k in ("started_at", "ended_at"))
-            part = part_of.get(row["session_id"], "other")
-            seconds[part] += (ended - started).total_seconds()
-    return seconds
+    theirs = {entry.session_id for one in unseen for entry in history.get(one.key, [])}
+    return sum(
+        (
+            datetime.fromisoformat(row["ended_at"]) - datetime.fromisoformat(row["started_at"])
+        ).total_seconds()
+        for row in store.sessions(device)
+        if row["mode"] == mode and row["session_id"] not in theirs
+    )
 
 
 def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[dict[str, Any]]:
@@ -122,17 +127,15 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
         artifacts = random_subnets(lab, architectures, lab.workloads)
         measured = lab.measure_whole(artifacts, "Measuring unseen subnets")
         device = lab.store.add_device(lab.backend.fingerprint())
-        parts = {f"unseen {name}": models for name, models in artifacts.items()}
-        for name, found in corrected.items():
-            models = random_subnets(lab, found, {name: lab.workloads[name]})[name]
-            parts[f"correction {name}"] = models
-        seconds = session_seconds(lab.store, device, lab.timing.mode, parts)
+        unseen = [artifact for models in artifacts.values() for artifact in models]
+        prepare_s = session_seconds(lab.store, device, lab.timing.mode, unseen)
         lab.store = LatencyStore(second)
         repeated = lab.measure_whole(artifacts, "Measuring them a second time")
         results = []
         for name in lab.workloads:
             bare = TablePredictor(space, rows, name)
             predictor = TablePredictor(space, rows, name, corrections[name])
+            mean, std = predictor.predict(architectures)
             results.append(
                 {
                     "name": config.name,
@@ -144,12 +147,12 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
                         row.workload == name and row.status != "ok" for row in rows.rows
                     ),
                     "correction": corrections[name].to_json(),
-                    # The blocks of all workloads together.
-                    "table_s": seconds["other"],
-                    "correction_s": seconds[f"correction {name}"],
+                    # Table and correction of all workloads together.
+                    "prepare_s": prepare_s,
                     **compare(
                         architectures,
-                        predicted_ms=predictor.predict(architectures)[0].tolist(),
+                        predicted_ms=mean.tolist(),
+                        std_ms=std.tolist(),
                         bare_ms=bare.predict(architectures)[0].tolist(),
                         measured=measured[name],
                         repeated=repeated[name],
@@ -163,6 +166,7 @@ def compare(
     architectures: Sequence[Architecture],
     *,
     predicted_ms: Sequence[float],
+    std_ms: Sequence[float],
     bare_ms: Sequence[float],
     measured: Sequence[Measurement],
     repeated: Sequence[Measurement],
@@ -172,6 +176,7 @@ def compare(
         {
             "architecture": dict(arch),
             "predicted_ms": predicted,
+            "std_ms": std,
             "table_sum_ms": bare,
             "measured_ms": first.median_ns / 1e6,
             "repeated_ms": second.median_ns / 1e6,
@@ -180,8 +185,8 @@ def compare(
             "status": first.status,
             "repeated_status": second.status,
         }
-        for arch, predicted, bare, first, second in zip(
-            architectures, predicted_ms, bare_ms, measured, repeated, strict=True
+        for arch, predicted, std, bare, first, second in zip(
+            architectures, predicted_ms, std_ms, bare_ms, measured, repeated, strict=True
         )
         if first.median_ns is not None and second.median_ns is not None
     ]
@@ -194,6 +199,7 @@ def compare(
 
     truth = column("measured_ms")
     errors = np.array(column("predicted_ms")) / np.array(truth) - 1
+    deviations = (np.array(column("predicted_ms")) - np.array(truth)) / np.array(column("std_ms"))
     return {
         "n": len(points),
         "failed": failed,
@@ -204,6 +210,7 @@ def compare(
         "kendall_tau": kendall_tau(column("predicted_ms"), truth),
         "bias": float(errors.mean()),
         "worst": float(np.abs(errors).max()),
+        "coverage": float(np.mean(np.abs(deviations) <= COVERAGE_Z)),
         "table_sum_mape": mape(column("table_sum_ms"), truth),
         "table_sum_kendall_tau": kendall_tau(column("table_sum_ms"), truth),
         # In ratios to the anchor, as table and prediction are, and in ms, each round by its own
@@ -217,18 +224,22 @@ def compare(
 
 def passes(result: Mapping[str, Any]) -> bool:
     """Whether a result meets the bars of its mode."""
-    tau_bar = TAU_BAR[result["mode"]]
+    mode, tau_bar = result["mode"], TAU_BAR[result["mode"]]
+    mape_bar = MAPE_BAR[mode]
+    if mode == "standard":
+        mape_bar = max(mape_bar, REPEAT_FACTOR * result["repeat_mape"])
     return (
         result["failed"] == 0
-        and result["mape"] <= MAPE_BAR[result["mode"]]
+        and result["mape"] <= mape_bar
         and (tau_bar is None or result["kendall_tau"] >= tau_bar)
+        and result["prepare_s"] <= (result["prepare_bar_s"] or math.inf)
     )
 
 
 def show(results: Sequence[Mapping[str, Any]]) -> str:
     """The results as a table."""
-    header = ["name", "workload", "device", "mode", "n", "MAPE", "tau", "worst", "table sum"]
-    header += ["repeat MAPE", "in ms", "repeat tau", "table s", "corr. s", "bars"]
+    header = ["name", "workload", "device", "mode", "n", "MAPE", "tau", "worst", "in 90 %"]
+    header += ["table sum", "repeat MAPE", "in ms", "repeat tau", "prepared in", "bars"]
     rows = [
         [
             result["name"],
@@ -239,12 +250,12 @@ def show(results: Sequence[Mapping[str, Any]]) -> str:
             percent(result["mape"]),
             number(result["kendall_tau"]),
             percent(result["worst"], 1),
+            percent(result["coverage"], 0),
             percent(result["table_sum_mape"]),
             percent(result["repeat_mape"]),
             percent(result["repeat_mape_ms"]),
             number(result["repeat_kendall_tau"]),
-            f"{result['table_s']:.0f}",
-            f"{result['correction_s']:.0f}",
+            f"{result['prepare_s']:.0f} s",
             "met" if passes(result) else "MISSED",
         ]
         for result in results
@@ -258,13 +269,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--configs", nargs="+", default=["examples/digits.yaml", "examples/text.yaml"]
     )
-    parser.add_argument("--device", default="cpu-1t")
+    parser.add_argument("--devices", nargs="+", default=["cpu-1t", "cpu"])
     parser.add_argument("--mode", choices=list(MAPE_BAR), default="standard")
-    parser.add_argument("--subnets", type=int, default=30)
+    parser.add_argument("--subnets", type=int, default=50)
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--smoke", action="store_true", help="a tiny run, to see that it runs")
     options = parser.parse_args(argv)
-    timing, overrides = None, [f"device={options.device}", f"latency.mode={options.mode}"]
+    timing, overrides = None, [f"latency.mode={options.mode}"]
     folder, name = FOLDER / "latency", "latency"
     if options.mode != "standard":
         name = f"latency-{options.mode}"
@@ -278,19 +289,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             sentinel_retries=0,
         )
         options.subnets, name, folder = 4, "latency-smoke", FOLDER / "latency-smoke"
-        overrides = [f"device={options.device}", "latency.mode=quick", *SMOKE]
+        options.devices, overrides = options.devices[:1], ["latency.mode=quick", *SMOKE]
     results: list[dict[str, Any]] = []
-    for path in options.configs:
-        config = load_config(path, overrides)
+    for device, path in itertools.product(options.devices, options.configs):
+        config = load_config(path, [*overrides, f"device={device}"])
         if options.smoke and config.task.kind == "language-modelling":
-            config = load_config(path, [*overrides, "task.max_bytes=300000"])
+            config = load_config(path, [*overrides, f"device={device}", "task.max_bytes=300000"])
         output = folder / f"{config.name}-{config.device}-{config.latency.mode}"
         if options.fresh or options.smoke:
             shutil.rmtree(output, ignore_errors=True)
         config = config.model_copy(update={"output": str(output)})
-        results += bench(config, subnets=options.subnets, timing=timing)
-        for result in results:
-            result["bars_met"] = passes(result)
+        demo = options.mode == "standard" and path == options.configs[0]
+        for result in bench(config, subnets=options.subnets, timing=timing):
+            result["prepare_bar_s"] = PREPARE_BAR_S if demo else None
+            results.append({**result, "bars_met": passes(result)})
         written = write_results(name, {"results": results})
     print(show(results))
     print(f"\n{written}")

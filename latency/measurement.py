@@ -45,7 +45,8 @@ class Measurement:
     hot_sessions: int = 0
     """Sessions among `sessions` in which the device was slower than the sentinel allows."""
     session_ratios: Mapping[str, float] = field(default_factory=dict)
-    """Candidate over anchor per session id: models that shared a session share the id."""
+    """Candidate over anchor per session id, without the session's effect; see
+    `latency.session_effects`. Models that shared a session share the id."""
     baseline_ns: float | None = None
     """The anchor's baseline: ns per unit of `ratio`."""
     message: str = ""

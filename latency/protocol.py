@@ -3,8 +3,9 @@
 The process, not the sample, is the unit of repetition: on a busy machine the medians of fresh
 processes differ by percents where the interval within one process says 0.2 %. And what a
 session says of a candidate is its ratio to the anchor, timed in interleaved blocks: the state
-of the machine cancels. Latency = ratio times the anchor's baseline, which is fixed once for a
-device, so that results of different days add up.
+of the machine cancels. What a session did to all its candidates alike is the anchor's own error
+in that process: it is taken out as well (`latency.session_effects`). Latency = ratio times the
+anchor's baseline, which is fixed once for a device, so that results of different days add up.
 
 Every session is stored in one transaction. A restart counts what is stored under (fingerprint,
 protocol version, mode, model) and does only what is missing.
@@ -28,7 +29,8 @@ from latency.backend import (
     SessionTimeoutError,
 )
 from latency.lease import device_lease
-from latency.measurement import Measurement, final_failure, precise, summarize
+from latency.measurement import Measurement, final_failure, precise, summarize, usable
+from latency.session_effects import without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
 from latency.store import History, LatencyStore, SessionRecord
 from latency.timing import TimingConfig
@@ -37,8 +39,10 @@ from search_spaces.errors import UserError
 PROTOCOL_VERSION = 1
 """Raised with every change that makes new ratios incomparable with stored ones."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with (artifacts finished, artifacts in all, a line of text)."""
+Progress = Callable[[float, int, str], None]
+"""Called with (artifacts done, an unfinished one as a part; artifacts in all; a line of text)."""
+UNFINISHED = 0.9
+"""An artifact that has its least sessions, and needs more, counts as so much done."""
 
 Key = tuple[str, str]
 Group = tuple[Artifact, ...]
@@ -132,9 +136,14 @@ class _Run:
         return self._results()
 
     def _read(self) -> None:
-        self.history = self.store.history(self.device, PROTOCOL_VERSION, self.timing.mode)
+        self.history = self._stored(self.timing.mode)
         if self.timing.mode == "quick":
-            self.standard = self.store.history(self.device, PROTOCOL_VERSION, "standard")
+            self.standard = self._stored("standard")
+
+    def _stored(self, mode: str) -> Mapping[Key, list[History]]:
+        """Sessions of these artifacts alone: the same request finds the same latencies later."""
+        history = self.store.history(self.device, PROTOCOL_VERSION, mode)
+        return without_session_effects({key: history.get(key, []) for key in self.artifacts})
 
     def _of(self, artifact: Artifact) -> list[History]:
         return self.history.get(artifact.key, [])
@@ -268,8 +277,15 @@ class _Run:
     def _tell(self, line: str) -> None:
         if self.progress is not None:
             self._read()
-            done = sum(self._finished((artifact,)) for artifact in self.artifacts.values())
+            done = sum(self._share(artifact) for artifact in self.artifacts.values())
             self.progress(done, len(self.artifacts), line)
+
+    def _share(self, artifact: Artifact) -> float:
+        """How much of an artifact's measurement is done: every session counts."""
+        if self._finished((artifact,)):
+            return 1.0
+        accepted = sum(entry.outcome == "accepted" for entry in usable(self._of(artifact)))
+        return UNFINISHED * min(1.0, accepted / self.timing.min_sessions)
 
     def _results(self) -> dict[str, Measurement]:
         baseline = self.store.fix_baseline(self.device, PROTOCOL_VERSION)

@@ -186,21 +186,6 @@ class LatencyStore:
             )
         return result
 
-    def session_ratios(
-        self, device: str, protocol: int, mode: str, sha256: str
-    ) -> dict[str, float]:
-        """Candidate over anchor per accepted session id, oldest first; signatures together."""
-        rows = self._rows(
-            "SELECT s.session_id, m.ratio FROM latency_sessions s JOIN latency_samples m"
-            " USING (number) WHERE s.fingerprint = ? AND s.protocol = ? AND s.mode = ?"
-            " AND m.sha256 = ? AND s.outcome = 'accepted' AND m.status = 'ok' ORDER BY s.number",
-            device,
-            protocol,
-            mode,
-            sha256,
-        )
-        return dict(rows)
-
     def blocks(self, session_id: str, sha256: str) -> tuple[Block, ...]:
         """The raw blocks of one model in one session, in order of time."""
         rows = self._rows(

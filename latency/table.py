@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from latency.backend import DeviceBackend
 from latency.chains import chain
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
+from latency.grid import plan
+from latency.interpolation import InterpolationError, interpolate
 from latency.measurement import Measurement
 from latency.protocol import Progress, measure
 from latency.statistics import mean_interval
@@ -41,8 +44,13 @@ class TableRow:
     high_ms: float
     """Upper end of the 95 % interval over sessions."""
     sessions: int
+    """Sessions it was measured in; 0 for an interpolated row."""
     status: str
-    """`ok` or `unstable`."""
+    """`ok`, `unstable` or `interpolated`."""
+    std_ms: float | None = None
+    """Standard deviation of an interpolated row; the interval is 1.96 times that to each side."""
+    provenance: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """See `row_provenance`."""
 
     def to_json(self) -> dict[str, object]:
         """The row as it stands in `table.json`."""
@@ -55,6 +63,7 @@ class TableRow:
             "high_ms": self.high_ms,
             "sessions": self.sessions,
             "status": self.status,
+            "std_ms": self.std_ms,
         }
 
 
@@ -63,18 +72,22 @@ class LatencyTable:
 
     Args:
         rows: One per block and workload.
+        interpolation: How wrong the interpolated rows are, by workload and kind.
 
     Raises:
         UserError: Two rows for the same block and workload.
     """
 
-    def __init__(self, rows: Iterable[TableRow]) -> None:
+    def __init__(
+        self, rows: Iterable[TableRow], interpolation: Iterable[InterpolationError] = ()
+    ) -> None:
         self.rows = tuple(rows)
-        self._latency_ms: dict[tuple[str, Block], float] = {}
+        self.interpolation = tuple(interpolation)
+        self._rows: dict[tuple[str, Block], TableRow] = {}
         for row in self.rows:
-            if (row.workload, row.block) in self._latency_ms:
+            if (row.workload, row.block) in self._rows:
                 raise UserError(f"the latency table has two rows for {row.block}; measure again")
-            self._latency_ms[row.workload, row.block] = row.latency_ms
+            self._rows[row.workload, row.block] = row
 
     def latency_ms(self, workload: str, block: Block) -> float:
         """Latency of one block in ms.
@@ -82,13 +95,78 @@ class LatencyTable:
         Raises:
             UserError: The block was not measured: the table is of another space.
         """
+        return self.row(workload, block).latency_ms
+
+    def std_ms(self, workload: str, block: Block) -> float:
+        """Standard deviation of an interpolated row in ms; 0 for a measured one.
+
+        Raises:
+            UserError: As for `latency_ms`.
+        """
+        return self.row(workload, block).std_ms or 0.0
+
+    def row(self, workload: str, block: Block) -> TableRow:
+        """The row of one block.
+
+        Raises:
+            UserError: As for `latency_ms`.
+        """
         try:
-            return self._latency_ms[workload, block]
+            return self._rows[workload, block]
         except KeyError:
             raise UserError(
                 f"the latency table has no row for {block} with workload {workload!r}: it is of "
                 "another space; run `nas measure` again"
             ) from None
+
+
+def fill_in(
+    rows: Mapping[tuple[str, Block], TableRow],
+    workloads: Iterable[str],
+    blocks: Sequence[Block],
+    held_out: frozenset[Block],
+) -> LatencyTable:
+    """The table of a space: measured rows, and interpolated ones between them.
+
+    A block that lies outside of what was measured has no row.
+
+    Args:
+        rows: The measured rows by workload and block.
+        workloads: Names of the workloads.
+        blocks: All blocks of the space, in the order of the table.
+        held_out: Blocks that the error of interpolation is stated on.
+    """
+    found, errors = dict(rows), []
+    for workload in workloads:
+        for kind in dict.fromkeys(block.kind for block in blocks):
+            wanted = [b for b in blocks if b.kind == kind and (workload, b) not in rows]
+            if not wanted:
+                continue
+            measured = {
+                block: row.latency_ms
+                for (name, block), row in rows.items()
+                if name == workload and block.kind == kind
+            }
+            values, error = interpolate(workload, measured, wanted, held_out)
+            errors.append(error)
+            for block, latency_ms in values.items():
+                found[workload, block] = _interpolated(workload, block, latency_ms, error.std)
+    order = ((workload, block) for workload in workloads for block in blocks)
+    return LatencyTable((found[key] for key in order if key in found), errors)
+
+
+def _interpolated(workload: str, block: Block, latency_ms: float, share: float) -> TableRow:
+    std_ms = latency_ms * share
+    return TableRow(
+        block=block,
+        workload=workload,
+        latency_ms=latency_ms,
+        low_ms=max(latency_ms - 1.96 * std_ms, 0.0),
+        high_ms=latency_ms + 1.96 * std_ms,
+        sessions=0,
+        status="interpolated",
+        std_ms=std_ms,
+    )
 
 
 def measure_table(
@@ -102,8 +180,12 @@ def measure_table(
     folder: Path,
     progress: Progress | None = None,
     lease: str = "host",
+    grid: int | None = None,
+    budget_s: float | None = None,
+    known: Mapping[tuple[str, Block], TableRow] | None = None,
+    keep: Callable[[LatencyTable], None] | None = None,
 ) -> LatencyTable:
-    """Measure every distinct block of a space.
+    """Measure the blocks of a space, all of them or a grid, and interpolate the others.
 
     A block is timed in chains of 2 and of 8 like it, in the same sessions, and costs a sixth of
     the difference; the network without layers is the fixed row of its embedding width. What the
@@ -117,24 +199,63 @@ def measure_table(
         store: Where sessions are kept.
         library: Exported parts.
         folder: Where the chains' files are kept.
-        progress: Told (artifacts finished, of how many, what happens), per workload.
+        progress: Told (how many artifacts' worth is done, of how many, what happens).
         lease: The physical device; one measurement at a time on each.
+        grid: See `latency.grid.plan`.
+        budget_s: No step is begun that would end later than this; the first always is.
+        known: Rows that need no measuring, such as imported ones.
+        keep: Given the table after each step, with all rows, whether measured yet or not.
 
     Raises:
         UserError: The device cannot run a block, or was lost.
     """
-    rows = []
-    for name, workload in workloads.items():
+    for workload in workloads.values():
         space.check_workload(workload)
-        blocks = space.all_blocks()
-        groups = [_chains(space, block, workload, backend, library, folder) for block in blocks]
-        results = measure(
-            groups, backend=backend, timing=timing, store=store, progress=progress, lease=lease
-        )
-        for block, group in zip(blocks, groups, strict=True):
+    blocks = space.all_blocks()
+    chosen = plan(blocks, grid)
+    rows = dict(known or {})
+    steps = [
+        (step, name, [block for block in chosen.steps[step] if (name, block) not in rows])
+        for step in range(len(chosen.steps))
+        for name in workloads
+    ]
+    sizes = [_artifacts(wanted) for _, _, wanted in steps]
+    started_s, done = time.monotonic(), 0
+    table = LatencyTable(())
+    for (step, name, wanted), size in zip(steps, sizes, strict=True):
+        spent_s = time.monotonic() - started_s
+        if step and budget_s is not None and spent_s * (1 + size / max(done, 1)) > budget_s:
+            break
+        load = workloads[name]
+        groups = [_chains(space, block, load, backend, library, folder) for block in wanted]
+        if groups:
+            results = measure(
+                groups,
+                backend=backend,
+                timing=timing,
+                store=store,
+                progress=_part(progress, done, sum(sizes)),
+                lease=lease,
+            )
+        for block, group in zip(wanted, groups, strict=True):
             found = [results[artifact.sha256] for artifact in group]
-            rows.append(_row(block, name, found))
-    return LatencyTable(rows)
+            rows[name, block] = _row(block, name, found, group)
+        done += size
+        table = fill_in(rows, workloads, blocks, chosen.held_out)
+        if keep is not None and name == list(workloads)[-1]:
+            keep(table)
+    return table
+
+
+def _artifacts(blocks: Iterable[Block]) -> int:
+    return sum(1 if block.kind == "fixed" else 2 for block in blocks)
+
+
+def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one step as a part of all of them."""
+    if progress is None:
+        return None
+    return lambda done, _, line: progress(before + done, total, line)
 
 
 def _chains(
@@ -171,13 +292,17 @@ def _chains(
     return artifacts
 
 
-def _row(block: Block, workload: str, found: Sequence[Measurement]) -> TableRow:
+def _row(
+    block: Block, workload: str, found: Sequence[Measurement], group: Sequence[Artifact]
+) -> TableRow:
     """The fixed part is measured as it is, any other block as a difference per session."""
     few, many = found[0].session_ratios, found[-1].session_ratios
     if len(found) == 1:
+        shared = list(few)
         costs = list(few.values())
     else:
-        costs = [(many[i] - few[i]) / (MANY - FEW) for i in few if i in many]
+        shared = [i for i in few if i in many]
+        costs = [(many[i] - few[i]) / (MANY - FEW) for i in shared]
     if len(costs) < 2 or found[0].baseline_ns is None:
         # A single session says nothing of its error.
         worst = min(found, key=lambda measurement: measurement.sessions)
@@ -196,4 +321,33 @@ def _row(block: Block, workload: str, found: Sequence[Measurement]) -> TableRow:
         high_ms=max(mean + half_width, 0.0) * scale_ms,
         sessions=len(costs),
         status="ok" if stable else "unstable",
+        provenance=row_provenance(found, group, shared),
     )
+
+
+def row_provenance(
+    found: Sequence[Measurement], group: Sequence[Artifact], sessions: Sequence[str]
+) -> dict[str, object]:
+    """Where a row comes from.
+
+    Args:
+        found: The measurements of its models.
+        group: The models.
+        sessions: Ids of the sessions that timed all of them.
+
+    Returns:
+        `models`: SHA-256, what their files say, and the ratio to the anchor per session.
+        `sessions`: their ids. `anchor_ns`: what ratios were multiplied with.
+    """
+    return {
+        "models": [
+            {
+                "sha256": one.sha256,
+                **one.provenance,
+                "ratios": [measurement.session_ratios[i] for i in sessions],
+            }
+            for measurement, one in zip(found, group, strict=True)
+        ],
+        "sessions": list(sessions),
+        "anchor_ns": found[0].baseline_ns,
+    }

@@ -45,13 +45,28 @@ def progress(console: Console, title: str, total: float) -> Iterator[Update]:
 
 def _lines(console: Console, title: str, total: float) -> Update:
     last_s = 0.0
+    first: tuple[float, float] | None = None
 
     def update(done: float, note: str) -> None:
-        nonlocal last_s
+        nonlocal last_s, first
         now_s = time.monotonic()
+        # From here on: what an earlier command has done says nothing of the speed of this one.
+        began_s, had = first = first or (now_s, done)
         if now_s - last_s >= LINE_EVERY_S:
             last_s = now_s
             share = 100 * done / total if total else 100.0
-            console.print(f"{title}: {share:.0f} % {note}", highlight=False, soft_wrap=True)
+            left = ""
+            if done > had:
+                left = f", {duration((total - done) * (now_s - began_s) / (done - had))} left"
+            console.print(f"{title}: {share:.0f} %{left}, {note}", highlight=False, soft_wrap=True)
 
     return update
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest unit that says it with one or two digits."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"

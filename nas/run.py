@@ -9,8 +9,9 @@ from typing import Self
 
 from rich.console import Console
 
+from latency.absent import find_device
 from latency.database import connect
-from latency.devices import DeviceProfile, get_device
+from latency.devices import DeviceProfile
 from nas.atomic import read_json, remove_leftovers, write_json, write_text
 from nas.config import Config, check_same_supernet, load_config
 from nas.environment import describe_environment
@@ -69,8 +70,8 @@ class Run:
             UserError: The device is unknown, another command works on the directory, it was
                 trained with other settings, its database is damaged, or the disk is full.
         """
-        profile = get_device(device or config.device)
-        directory = RunDirectory(config.output_path, profile.name)
+        directory = RunDirectory(config.output_path, device or config.device)
+        profile = find_device(directory.device, directory.database)
         if exclusive:
             directory.make()
         elif not directory.config.exists():

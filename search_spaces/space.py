@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -254,6 +255,41 @@ class SearchSpace:
                 state = "is missing" if mask[column] else "does not count here; leave it out"
                 raise UserError(f"gene {name!r} {state} in architecture {arch.to_json()}")
         return genes
+
+    def encode_all(self, architectures: Sequence[Architecture]) -> NDArray[np.int64]:
+        """Choice indices of many architectures, shape `(n, d)` int64: the rows of `encode`, fast.
+
+        Raises:
+            UserError: As in `encode`.
+        """
+        genes = np.zeros((len(architectures), self.dimensions), dtype=np.int64)
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for row, arch in enumerate(architectures):
+            alike.setdefault(tuple(arch._values), []).append(row)
+        for names, rows in alike.items():
+            values = [architectures[row]._values for row in rows]
+            try:
+                columns = [self._position[name] for name in names]
+                for name, column in zip(names, columns, strict=True):
+                    found = list(map(itemgetter(name), values))
+                    if not set(map(type, found)) <= self._types[column]:
+                        raise KeyError(name)
+                    genes[rows, column] = list(map(self._index[column].__getitem__, found))
+            except (KeyError, TypeError):
+                columns = []
+            controls = [column for column, _, _ in self._controllers]
+            _, first = np.unique(genes[np.ix_(rows, controls)], axis=0, return_index=True)
+            wanted = np.isin(np.arange(self.dimensions), columns)
+            if any((self.active_mask(genes[rows[i]]) != wanted).any() for i in first):
+                # Some of these are not of this space: the slow way finds out which, and why.
+                genes[rows] = [self.encode(architectures[row]) for row in rows]
+        return genes
+
+    @cached_property
+    def _types(self) -> list[set[type]]:
+        """The type of each gene's choices; none where they are of several."""
+        types = [{type(value) for value in values} for values in self.choices.values()]
+        return [one if len(one) == 1 else set() for one in types]
 
     def _choice_index(self, name: str, value: Choice) -> int:
         if name not in self._position:

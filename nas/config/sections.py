@@ -231,6 +231,16 @@ class LatencyConfig(Section):
     correction_subnets: Whole = Field(
         default=8, description="Whole subnets that are measured to correct the sum of the blocks."
     )
+    grid: Annotated[int, Field(strict=True, ge=2)] | None = Field(
+        default=None,
+        description="Widths of each axis that are measured, the others are interpolated; null "
+        "measures all where the space has at most 128 blocks, else 8 of each axis.",
+    )
+    budget_minutes: Positive | None = Field(
+        default=None,
+        description="Time for measuring blocks, after which the rest is interpolated; the same "
+        "command goes on from there. null takes the time it needs.",
+    )
 
 
 class SearchConfig(Section):

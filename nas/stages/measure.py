@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from latency.absent import stored_measurements
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend
 from latency.chains import whole_inputs
-from latency.devices import DeviceProfile, get_device, open_backend
+from latency.devices import list_devices, open_backend
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
+from latency.grid import plan
 from latency.measurement import FAILED, Measurement
+from latency.noise import session_noise
 from latency.protocol import Progress, measure
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, measure_table
+from latency.table_store import StoredRow
 from latency.timing import TimingConfig
 from nas.atomic import read_json, write_json
 from nas.progress import Update, progress
 from nas.run import Run
+from nas.stages.device_tables import DeviceTables
 from nas.stages.supernet import build_space
 from predictors.table import Correction, TablePredictor
 from search_spaces import Architecture, Block, TransformerSpace, UserError, Workload, sample_by_cost
@@ -38,21 +45,74 @@ class DeviceLab:
         self.workloads = run.config.calls
         for workload in self.workloads.values():
             space.check_workload(workload)
-        self.profile: DeviceProfile = get_device(run.device)
-        self.backend: DeviceBackend = open_backend(self.profile)
-        weakref.finalize(self, self.backend.close)
+        self.profile = run.profile
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)
         self.library = GraphLibrary(run.directory.path / "graphs" / "parts")
         self.folder = run.directory.path / "graphs"
 
+        self.tables = DeviceTables(self)
+
+    @cached_property
+    def backend(self) -> DeviceBackend:
+        """The device.
+
+        Raises:
+            UserError: The profile does not fit this machine.
+        """
+        backend = open_backend(self.profile)
+        weakref.finalize(self, backend.close)
+        return backend
+
+    @cached_property
+    def absence(self) -> str | None:
+        """Why the device is not at hand although its table is; None where it is at hand.
+
+        Raises:
+            UserError: It is not at hand, and there is no table of it.
+        """
+        try:
+            if self.profile.name not in list_devices():
+                raise UserError(f"device {self.profile.name} is known from an imported table only")
+            self.backend.fingerprint()
+        except UserError as error:
+            if self.tables.last() is None:
+                raise
+            return str(error)
+        return None
+
+    @cached_property
+    def fingerprint(self) -> Mapping[str, str]:
+        """The device's; that of its last table where it is not at hand.
+
+        Raises:
+            UserError: It is not at hand, and there is no table of it.
+        """
+        if self.absence is None:
+            return self.backend.fingerprint()
+        identity = self.tables.last()
+        assert identity is not None
+        return identity.fingerprint
+
     def measure_whole(
-        self, artifacts: Mapping[str, Sequence[Artifact]], title: str
+        self, artifacts: Mapping[str, Sequence[Artifact]], title: str, *, keep: bool = False
     ) -> dict[str, list[Measurement]]:
-        """Whole models by workload, in the given order."""
+        """Whole models by workload, in the given order; `lost` where the device is not at hand.
+
+        With `keep`, they become rows of the device's table.
+        """
         results = {}
         for workload, models in artifacts.items():
+            if self.absence is not None:
+                results[workload] = stored_measurements(
+                    models,
+                    fingerprint=self.fingerprint,
+                    timing=self.timing,
+                    store=self.store,
+                    reason=self.absence,
+                )
+                continue
             with progress(self.run.console, f"{title} ({workload})", len(models)) as update:
                 found = measure(
                     list(models),
@@ -63,6 +123,8 @@ class DeviceLab:
                     lease=self.profile.lease,
                 )
             results[workload] = [found[artifact.sha256] for artifact in models]
+            if keep:
+                self.tables.keep_whole(self.workloads[workload], models, results[workload])
         return results
 
     def describe(self) -> dict[str, Any]:
@@ -71,47 +133,86 @@ class DeviceLab:
             "name": self.profile.name,
             "backend": self.profile.backend,
             "threads": self.profile.threads,
-            "fingerprint": dict(self.backend.fingerprint()),
+            "fingerprint": dict(self.fingerprint),
         }
 
 
 def told(update: Update) -> Progress:
     """A progress bar for `latency.protocol.measure`."""
-    return lambda done, total, line: update(done, f"{done}/{total}: {line}")
+    return lambda done, total, line: update(done, f"{int(done)}/{total}: {line}")
 
 
 def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str, Any]:
     """Measure the table of the run's device; what the store holds is not measured again.
 
-    Leaves `table.json`. Needs no trained weights.
+    Leaves `table.json`, also after every step that has brought something new. Needs no trained
+    weights. A device that is not at hand is taken from the store, if its table is there.
     """
     lab = DeviceLab(run, space or build_space(run.config))
-    table = measure_blocks(lab)
-    corrections, whole = correct(lab, table)
-    write_json(
-        run.directory.table,
-        {
-            "schema": 1,
-            "device": lab.describe(),
-            "space": lab.space.digest,
-            "workloads": {name: load.to_json() for name, load in lab.workloads.items()},
-            "mode": lab.timing.mode,
-            "rows": [row.to_json() for row in table.rows],
-            "corrections": {name: fit.to_json() for name, fit in corrections.items()},
-            "whole": whole,
-        },
-    )
+    if lab.absence is not None:
+        table, corrections, whole = _stored_table(lab)
+    else:
+        if change := lab.tables.change():
+            _say(run, change)
+
+        def keep(table: LatencyTable) -> None:
+            if lab.tables.keep(table):
+                _write_table(lab, table, {name: Correction() for name in lab.workloads}, [])
+
+        table = measure_blocks(lab, keep)
+        corrections, whole = correct(lab, table)
+    for error in table.interpolation:
+        _say(run, str(error))
+    _write_table(lab, table, corrections, whole)
+    counts = Counter(row.status for row in table.rows)
     return {
         "rows": len(table.rows),
-        "unstable_rows": sum(row.status != "ok" for row in table.rows),
+        "unstable_rows": len(table.rows) - counts["ok"] - counts["interpolated"],
+        "interpolated_rows": counts["interpolated"],
         "mode": lab.timing.mode,
         "failed_measurements": sum(subnet["status"] in FAILED for subnet in whole),
     }
 
 
-def measure_blocks(lab: DeviceLab) -> LatencyTable:
-    """Measure every block under every workload; what the store holds is not measured again."""
-    blocks = len(lab.space.all_blocks()) * len(lab.workloads)
+def _say(run: Run, line: str) -> None:
+    run.console.print(line, highlight=False, soft_wrap=True, markup=False)
+    run.events.write("table", message=line)
+
+
+def _write_table(
+    lab: DeviceLab,
+    table: LatencyTable,
+    corrections: Mapping[str, Correction],
+    whole: Sequence[Mapping[str, Any]],
+) -> None:
+    write_json(
+        lab.run.directory.table,
+        {
+            "schema": 1,
+            "device": lab.describe(),
+            "at_hand": lab.absence is None,
+            "space": lab.space.digest,
+            "workloads": {name: load.to_json() for name, load in lab.workloads.items()},
+            "mode": lab.timing.mode,
+            "rows": [row.to_json() for row in table.rows],
+            "interpolation": [error.to_json() for error in table.interpolation],
+            "corrections": {name: fit.to_json() for name, fit in corrections.items()},
+            "whole": whole,
+        },
+    )
+
+
+def measure_blocks(
+    lab: DeviceLab, keep: Callable[[LatencyTable], None] | None = None
+) -> LatencyTable:
+    """Measure the blocks under every workload, and interpolate those that the plan leaves out.
+
+    Args:
+        lab: The device, which is at hand.
+        keep: Given the table after each step.
+    """
+    settings = lab.run.config.latency
+    blocks = len(plan(lab.space.all_blocks(), settings.grid).blocks) * len(lab.workloads)
     with progress(lab.run.console, f"Measuring {blocks} blocks on {lab.run.device}", 1) as update:
         return measure_table(
             lab.space,
@@ -122,8 +223,64 @@ def measure_blocks(lab: DeviceLab) -> LatencyTable:
             library=lab.library,
             folder=lab.folder / "chains",
             lease=lab.profile.lease,
-            progress=lambda done, total, line: update(done / total, f"{done}/{total}: {line}"),
+            progress=lambda done, total, line: update(done / total, f"{done:.0f}/{total}: {line}"),
+            grid=settings.grid,
+            budget_s=None if settings.budget_minutes is None else 60 * settings.budget_minutes,
+            known=lab.tables.known(),
+            keep=keep,
         )
+
+
+def _stored_table(
+    lab: DeviceLab,
+) -> tuple[LatencyTable, dict[str, Correction], list[dict[str, Any]]]:
+    """The table of a device that is not at hand, corrected by the subnets measured back then."""
+    identity = lab.tables.last()
+    assert identity is not None
+    _say(
+        lab.run,
+        f"{lab.absence}; its stored {identity.mode} table is used, and nothing is measured on it",
+    )
+    table, subnets = lab.tables.stored(identity)
+    corrections, whole = {}, []
+    for name, workload in lab.workloads.items():
+        predictor = TablePredictor(lab.space, table, name)
+        usable: list[tuple[Architecture, StoredRow]] = []
+        for row in subnets:
+            try:
+                arch = lab.space.architecture(row.widths)
+            except UserError:  # of another space
+                continue
+            if row.workload == workload:
+                usable.append((arch, row))
+        predictor.fit([arch for arch, _ in usable], [row.latency_ms for _, row in usable])
+        corrections[name] = predictor.correction
+        whole += [
+            _whole(name, arch, predictor, row.latency_ms, row.low_ms, row.high_ms, row.status)
+            for arch, row in usable
+        ]
+    return table, corrections, whole
+
+
+def _whole(
+    workload: str,
+    arch: Architecture,
+    predictor: TablePredictor,
+    measured_ms: float | None,
+    low_ms: float | None,
+    high_ms: float | None,
+    status: str,
+) -> dict[str, Any]:
+    """A whole subnet as it stands in `table.json`."""
+    return {
+        "workload": workload,
+        "architecture": dict(arch),
+        "predicted_ms": predictor.latency_ms(arch),
+        "measured_ms": measured_ms,
+        "low_ms": low_ms,
+        "high_ms": high_ms,
+        "status": status,
+    }
 
 
 def correct(
@@ -144,26 +301,30 @@ def correct(
             np.random.default_rng(lab.run.config.seed),
         )
         artifacts = random_subnets(lab, architectures, {name: workload})
-        found = lab.measure_whole(artifacts, "Measuring whole subnets")[name]
+        found = lab.measure_whole(artifacts, "Measuring whole subnets", keep=True)[name]
         usable = [
             (arch, measurement)
             for arch, measurement in zip(architectures, found, strict=True)
             if measurement.median_ns is not None
         ]
-        predictor.fit([arch for arch, _ in usable], [_ms(m.median_ns) for _, m in usable])
+        predictor.fit(
+            [arch for arch, _ in usable],
+            [_ms(m.median_ns) for _, m in usable],
+            noise=session_noise([m.session_ratios for _, m in usable]),
+        )
         corrections[name] = predictor.correction
-        for arch, measurement in zip(architectures, found, strict=True):
-            whole.append(
-                {
-                    "workload": name,
-                    "architecture": dict(arch),
-                    "predicted_ms": predictor.latency_ms(arch),
-                    "measured_ms": _optional_ms(measurement.median_ns),
-                    "low_ms": _optional_ms(measurement.low_ns),
-                    "high_ms": _optional_ms(measurement.high_ns),
-                    "status": measurement.status,
-                }
+        whole += [
+            _whole(
+                name,
+                arch,
+                predictor,
+                _optional_ms(one.median_ns),
+                _optional_ms(one.low_ns),
+                _optional_ms(one.high_ns),
+                one.status,
             )
+            for arch, one in zip(architectures, found, strict=True)
+        ]
     return corrections, whole
 
 
@@ -208,7 +369,9 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredict
     """
     path = run.directory.table
     if not path.exists():
-        raise UserError(f"{path} does not exist; run `nas measure` first")
+        if DeviceLab(run, space).absence is None:
+            raise UserError(f"{path} does not exist; run `nas measure` first")
+        measure_device(run, space)
     data = read_json(path)
     try:
         workloads = {name: load.to_json() for name, load in run.config.calls.items()}

@@ -88,6 +88,7 @@ def test_compare_leaves_out_what_failed():
     found = latency.compare(
         architectures,
         predicted_ms=[1.02, 1.96, 3.0],
+        std_ms=[0.05, 0.01, 0.1],
         bare_ms=[1.2, 2.2, 3.0],
         measured=first,
         repeated=second,
@@ -96,10 +97,16 @@ def test_compare_leaves_out_what_failed():
     assert found["mape"] == pytest.approx(0.02)
     assert found["table_sum_mape"] == pytest.approx(0.15)
     assert found["repeat_mape"] == pytest.approx(0.05)
-    assert not latency.passes({**found, "mode": "standard"})
-    assert latency.passes({**found, "mode": "standard", "failed": 0})
-    assert not latency.passes({**found, "mode": "standard", "failed": 0, "kendall_tau": 0.9})
-    assert latency.passes({**found, "mode": "quick", "failed": 0, "kendall_tau": 0.9})
+    assert found["coverage"] == pytest.approx(0.5)
+    found |= {"mode": "standard", "prepare_s": 300.0, "prepare_bar_s": 360.0}
+    assert not latency.passes(found)
+    found |= {"failed": 0}
+    assert latency.passes(found)  # as well as the machine repeats itself
+    assert not latency.passes({**found, "repeat_mape": 0.01})
+    assert not latency.passes({**found, "kendall_tau": 0.9})
+    assert not latency.passes({**found, "prepare_s": 400.0})
+    assert latency.passes({**found, "prepare_s": 400.0, "prepare_bar_s": None})
+    assert latency.passes({**found, "mode": "quick", "kendall_tau": 0.9})
 
 
 def state(**changes):

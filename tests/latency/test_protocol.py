@@ -17,7 +17,7 @@ from latency.artifact import Artifact
 from latency.backend import DeviceLostError, ModelRejectedError, SessionTimeoutError
 from latency.database import connect
 from latency.onnxruntime_backend import OnnxRuntimeBackend
-from latency.protocol import PROTOCOL_VERSION, measure
+from latency.protocol import measure
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
@@ -110,9 +110,6 @@ def test_groups_share_their_sessions(store: LatencyStore) -> None:
         assert list(shared) == list(results[right.sha256].session_ratios)
     counts = Counter(sha for session in backend.sessions for sha in session)
     assert set(counts.values()) == {5}
-    device = store.add_device(backend.fingerprint())
-    ratios = store.session_ratios(device, PROTOCOL_VERSION, "standard", A[0].sha256)
-    assert ratios == dict(results[A[0].sha256].session_ratios)
 
 
 def test_noise_asks_for_more_sessions_and_ends_unstable(store: LatencyStore) -> None:
@@ -246,7 +243,7 @@ def test_bad_groups(store: LatencyStore) -> None:
 
 
 def test_progress_counts(store: LatencyStore) -> None:
-    seen: list[tuple[int, int, str]] = []
+    seen: list[tuple[float, int, str]] = []
     measure(
         A[:2],
         backend=FakeBackend(LATENCY),
@@ -254,7 +251,8 @@ def test_progress_counts(store: LatencyStore) -> None:
         store=store,
         progress=lambda done, total, text: seen.append((done, total, text)),
     )
-    assert [done for done, _, _ in seen] == [0, 0, 0, 0, 2]
+    # Five sessions are the least, and each of the first four brings as much.
+    assert [done for done, _, _ in seen] == pytest.approx([0.36, 0.72, 1.08, 1.44, 2])
     assert seen[-1][1:] == (2, "session of 2 models accepted")
 
 

@@ -341,6 +341,7 @@ def test_rows_as_json():
         "high_ms": 1.1,
         "sessions": 2,
         "status": "ok",
+        "std_ms": None,
     }
 
 

@@ -90,6 +90,18 @@ def test_encode_and_decode_are_inverse(given_):
     assert space.architecture(arch) == arch
 
 
+@given(spaces_and_genes(), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_many_are_encoded_as_each_alone(given_, seed):
+    space, genes = given_
+    rng = np.random.default_rng(seed)
+    architectures = [space.decode(genes), *(space.sample(rng) for _ in range(9))]
+    many = space.encode_all(architectures)
+    assert many.dtype == np.int64
+    np.testing.assert_array_equal(many, [space.encode(arch) for arch in architectures])
+    assert space.encode_all([]).shape == (0, space.dimensions)
+
+
 @given(spaces_and_genes(), st.data())
 @settings(deadline=None)
 def test_two_encodings_of_one_architecture_are_equal(given_, data):
@@ -293,6 +305,8 @@ def test_architectures_of_another_space_have_no_encoding(text, message):
     assert arch not in SPACE
     with pytest.raises(UserError, match=message):
         SPACE.encode(arch)
+    with pytest.raises(UserError, match=message):
+        SPACE.encode_all([SPACE.largest, arch])
 
 
 def test_other_things_are_not_in_a_space():
@@ -304,8 +318,9 @@ def test_what_encode_takes_comes_back():
     """Law 2 for whatever is read from a file: an architecture of the space, or none."""
     arch = Architecture.from_json('{"depth":1.0}')
     assert arch not in SPACE
-    with pytest.raises(UserError, match=r"depth 1\.0 is 1 in this space; build"):
-        SPACE.encode(arch)
+    for call in (SPACE.encode, lambda arch: SPACE.encode_all([SPACE.smallest, arch])):
+        with pytest.raises(UserError, match=r"depth 1\.0 is 1 in this space; build"):
+            call(arch)
     assert SPACE.architecture(arch) in SPACE
 
 

@@ -1,0 +1,191 @@
+"""The rows of a run's device in the store: kept as they are measured, used where it is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from latency.artifact import Artifact
+from latency.grid import plan
+from latency.measurement import Measurement
+from latency.protocol import PROTOCOL_VERSION
+from latency.table import LatencyTable, TableRow, fill_in, row_provenance
+from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
+from search_spaces import Architecture, Block, UserError, Workload
+
+if TYPE_CHECKING:
+    from nas.stages.measure import DeviceLab
+
+VARYING = ("embed", "depth", "heads", "ffn", "drop_order")
+"""Keys of a space that say what may be chosen, not what a block of given widths costs."""
+
+
+class DeviceTables:
+    """The stored tables of a run's device, as far as they are of its network and mode."""
+
+    def __init__(self, lab: DeviceLab) -> None:
+        self.lab = lab
+        self.store = TableStore(lab.run.connection)
+        self.network = {k: v for k, v in lab.space.to_json().items() if k not in VARYING}
+
+    def identity(self, fingerprint: Mapping[str, str], mode: str | None = None) -> TableIdentity:
+        """What rows of the device belong to.
+
+        Args:
+            fingerprint: The device's.
+            mode: Measuring mode; by default the run's.
+        """
+        profile = self.lab.profile
+        return TableIdentity(
+            device=profile.name,
+            backend=profile.backend,
+            precision="fp32",
+            threads=profile.threads,
+            mode=mode or self.lab.timing.mode,
+            protocol=PROTOCOL_VERSION,
+            fingerprint=dict(fingerprint),
+            network=self.network,
+        )
+
+    def known(self) -> dict[tuple[str, Block], TableRow]:
+        """Imported rows of the device as it is now, by workload and block: not measured again."""
+        identities = [self.identity(self.lab.fingerprint, mode) for mode in self._modes]
+        rows = [row for one in identities for row in self.store.rows(one) if row.imported]
+        return self._table_rows(rows)
+
+    def last(self) -> TableIdentity | None:
+        """The table of this network that was used last, in a mode that will do."""
+        for identity, _ in self.store.tables(self.lab.profile.name):
+            current = identity.mode in self._modes and identity.protocol == PROTOCOL_VERSION
+            if current and identity.network == self.network:
+                return identity
+        return None
+
+    def change(self) -> str | None:
+        """A line on what has changed since the device's last rows; None where nothing has."""
+        now = self.identity(self.lab.fingerprint)
+        for identity, used_at in self.store.tables(now.device)[:1]:
+            changes = identity.changes(now)
+            rows = self.store.rows(identity)
+            if changes and rows:
+                imported = all(row.imported for row in rows)
+                return (
+                    f"device {now.device} is not as in its table {'imported' if imported else 'of'}"
+                    f" {used_at[:10]}: {', '.join(changes)}; the {len(rows)} old rows are kept, "
+                    "but not used"
+                    + "; import under another name (--device) to search for that device"
+                    * imported
+                )
+        return None
+
+    def keep(self, table: LatencyTable) -> int:
+        """Store the rows of a table that were measured here; returns how many are new."""
+        facts = self._session_facts()
+        return self._add(
+            StoredRow(
+                workload=self.lab.workloads[row.workload],
+                kind=row.block.kind,
+                widths=dict(row.block.widths),
+                latency_ms=row.latency_ms,
+                low_ms=row.low_ms,
+                high_ms=row.high_ms,
+                sessions=row.sessions,
+                status=row.status,
+                provenance=_with_facts(row.provenance, facts),
+            )
+            for row in table.rows
+            if row.provenance
+        )
+
+    def keep_whole(
+        self, workload: Workload, artifacts: Sequence[Artifact], found: Sequence[Measurement]
+    ) -> int:
+        """Store whole subnets that were measured here; returns how many are new."""
+        facts = self._session_facts()
+        return self._add(
+            StoredRow(
+                workload=workload,
+                kind=SUBNET,
+                widths=_genes(artifact),
+                latency_ms=one.median_ns / 1e6,
+                low_ms=None if one.low_ns is None else one.low_ns / 1e6,
+                high_ms=None if one.high_ns is None else one.high_ns / 1e6,
+                sessions=one.sessions,
+                status=one.status,
+                provenance=_with_facts(
+                    row_provenance([one], [artifact], list(one.session_ratios)), facts
+                ),
+            )
+            for artifact, one in zip(artifacts, found, strict=True)
+            if one.median_ns is not None
+        )
+
+    def stored(self, identity: TableIdentity) -> tuple[LatencyTable, list[StoredRow]]:
+        """A table for the run's space and workloads, and the whole subnets beside it.
+
+        Raises:
+            UserError: Blocks are missing that cannot be interpolated.
+        """
+        blocks = self.lab.space.all_blocks()
+        rows = self.store.rows(identity)
+        held_out = plan(blocks, self.lab.run.config.latency.grid).held_out
+        table = fill_in(self._table_rows(rows), self.lab.workloads, blocks, held_out)
+        there = {(row.workload, row.block) for row in table.rows}
+        lacking = [(n, b) for n in self.lab.workloads for b in blocks if (n, b) not in there]
+        if lacking:
+            name, block = lacking[0]
+            raise UserError(
+                f"the stored table of {identity.device} lacks {len(lacking)} of "
+                f"{len(blocks) * len(self.lab.workloads)} rows, such as {block} with workload "
+                f"{name} ({self.lab.workloads[name]}); measure them where the device is, or take "
+                "the space and the workloads that it was measured for"
+            )
+        return table, [row for row in rows if row.kind == SUBNET]
+
+    @property
+    def _modes(self) -> tuple[str, ...]:
+        """Modes whose rows will do; standard ones also for a quick table, where both are."""
+        return ("standard",) if self.lab.timing.mode == "standard" else ("quick", "standard")
+
+    def _table_rows(self, rows: Iterable[StoredRow]) -> dict[tuple[str, Block], TableRow]:
+        """Rows of the run's blocks and workloads."""
+        blocks = {_key(b.kind, dict(b.widths)): b for b in self.lab.space.all_blocks()}
+        found = {}
+        for row in rows:
+            block = blocks.get(_key(row.kind, row.widths))
+            for name, workload in self.lab.workloads.items():
+                if block is not None and workload == row.workload:
+                    found[name, block] = TableRow(
+                        block=block,
+                        workload=name,
+                        latency_ms=row.latency_ms,
+                        low_ms=row.latency_ms if row.low_ms is None else row.low_ms,
+                        high_ms=row.latency_ms if row.high_ms is None else row.high_ms,
+                        sessions=row.sessions,
+                        status=row.status,
+                    )
+        return found
+
+    def _session_facts(self) -> dict[str, dict[str, Any]]:
+        device = self.lab.store.add_device(self.lab.fingerprint)
+        return {row["session_id"]: row for row in self.lab.store.sessions(device)}
+
+    def _add(self, rows: Iterable[StoredRow]) -> int:
+        identity = self.identity(self.lab.fingerprint)
+        return self.store.add((identity, row) for row in rows)
+
+
+def _genes(artifact: Artifact) -> dict[str, int]:
+    arch = Architecture.from_json(str(artifact.provenance["architecture"]))
+    return {name: int(value) for name, value in arch.items()}
+
+
+def _key(kind: str, widths: Mapping[str, int]) -> tuple[str, frozenset[tuple[str, int]]]:
+    return kind, frozenset(widths.items())
+
+
+def _with_facts(
+    provenance: Mapping[str, Any], facts: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Provenance with all that is known of its sessions, the raw samples aside."""
+    return {**provenance, "sessions": [facts[name] for name in provenance["sessions"]]}

@@ -1,0 +1,88 @@
+import math
+
+import numpy as np
+import pytest
+
+from latency.session_effects import without_session_effects
+from latency.statistics import log_interval
+from latency.store import History
+
+Sessions = dict[tuple[str, str], list[History]]
+
+
+def entry(session: int, ratio: float | None) -> History:
+    return History(
+        session_id=str(session),
+        outcome="accepted",
+        hot=False,
+        status="ok" if ratio else "rejected",
+        ratio=ratio,
+        message="",
+    )
+
+
+def drawn(seed: int, models: int = 24, per_model: int = 5, effect: float = 0.02) -> Sessions:
+    """Models of latency 1, 2, ...; each session holds 8 of them and multiplies all alike."""
+    rng = np.random.default_rng(seed)
+    history: Sessions = {(f"model-{index}", ""): [] for index in range(models)}
+    keys = list(history)
+    for session in range(models * per_model // 8):
+        fewest = sorted(keys, key=lambda key: (len(history[key]), rng.random()))[:8]
+        shared = effect * rng.standard_normal()
+        for key in fewest:
+            error = 0.002 * rng.standard_normal()
+            ratio = (keys.index(key) + 1) * math.exp(shared + error)
+            history[key].append(entry(session, ratio))
+    return history
+
+
+def log_errors(history: Sessions) -> np.ndarray:
+    """Error of every model's mean, less what all have in common, shape `(models,)`."""
+    errors = [
+        np.mean([math.log(e.ratio) for e in entries if e.ratio]) - math.log(index + 1)
+        for index, entries in enumerate(history.values())
+    ]
+    return np.array(errors) - np.mean(errors)
+
+
+def test_models_are_told_from_sessions() -> None:
+    before, after = [], []
+    for seed in range(10):
+        history = drawn(seed)
+        before.append(log_errors(history).std())
+        after.append(log_errors(without_session_effects(history)).std())
+    assert np.mean(after) < 0.4 * np.mean(before)
+
+
+def test_intervals_of_what_is_left_hold() -> None:
+    inside = []
+    for seed in range(10):
+        history = without_session_effects(drawn(seed))
+        errors = log_errors(history)
+        for entries, error in zip(history.values(), errors, strict=True):
+            interval = log_interval([e.ratio for e in entries if e.ratio])
+            inside.append(abs(error) < interval.half_width)
+    assert 0.88 < np.mean(inside) <= 1.0
+
+
+def test_a_model_alone_keeps_its_ratios() -> None:
+    history: Sessions = {("only", ""): [entry(i, r) for i, r in enumerate((1.0, 1.1, 0.9))]}
+    assert without_session_effects(history) == history
+
+
+def test_an_outlier_is_not_taken_for_the_sessions_effect() -> None:
+    history = drawn(0, effect=0.0)
+    key = next(iter(history))
+    worst = entry(int(history[key][0].session_id), 2.0)
+    history[key][0] = worst
+    adjusted = without_session_effects(history)
+    assert adjusted[key][0].ratio == pytest.approx(2.0, rel=0.01)
+    for other, entries in adjusted.items():
+        ratios = [e.ratio for e in history[other]]
+        assert [e.ratio for e in entries] == pytest.approx(ratios, rel=0.01)
+
+
+def test_failed_sessions_stay_as_they_are() -> None:
+    history = drawn(1)
+    history["broken", ""] = [entry(0, None)]
+    assert without_session_effects(history)["broken", ""] == history["broken", ""]
