@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import pytest
 from torch import Tensor
@@ -30,7 +31,7 @@ def check_session(
     samples = backend.run_session(models, timing)
     assert [one.sha256 for one in samples] == [model.sha256 for model in models]
     positions: list[int] = []
-    filled_ns: list[float] = []
+    spent_ns: list[int] = []
     for index, one in enumerate(samples):
         rounds = [block.round for block in one.blocks if 0 <= block.round < timing.rounds]
         assert rounds == list(range(timing.rounds))
@@ -41,10 +42,12 @@ def check_session(
             assert 0 < len(block.samples_ns) <= block.count
             assert min(block.samples_ns) <= block.low_quartile_ns
             assert block.low_quartile_ns <= block.median_ns
-            filled_ns.append(block.count * block.median_ns)
+            if block.count == len(block.samples_ns) and not block.preempted:
+                spent_ns.append(sum(block.samples_ns))
         assert json.loads(json.dumps(one.session)) == one.session
         assert one.session == samples[0].session
-    assert max(filled_ns) >= 0.5e6 * timing.block_ms  # not each of them where others want the core
+    # A hypervisor may take any one block's time away
+    assert median(spent_ns) >= 0.1e6 * timing.block_ms
     assert sorted(positions) == list(range(len(positions)))
     before = [block.position for block in samples[0].blocks if block.round < 0]
     after = [block.position for block in samples[0].blocks if block.round >= timing.rounds]
