@@ -23,6 +23,7 @@ from nas.search import (
 from nas.search.result import SearchResult
 from nas.stages.measure import load_predictors
 from nas.stages.supernet import TrainedSupernet, open_supernet
+from predictors.blocks import BlockCounts
 from predictors.protocol import ArchitecturePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
 
@@ -52,6 +53,7 @@ class Objectives:
         self.cheap = tuple(dict.fromkeys(name for name in wanted if name not in qualities))
         self.space = space
         self.predictors = predictors
+        self.counts = BlockCounts(space)
         # KV cache and MACs are those of the workload that asks the most.
         self.workload = max(run.config.calls.values(), key=_tokens)
 
@@ -70,8 +72,11 @@ class Objectives:
         workload = name.removesuffix("_ms")
         if workload in self.predictors and workload != name:
             return self.predictors[workload].predict(architectures)[0]
-        costs = [self.space.cost(arch, self.workload) for arch in architectures]
-        return np.array([float(getattr(cost, name)) for cost in costs])
+        costs = [self.space.block_cost(block, self.workload) for block in self.counts.blocks]
+        values: NDArray[np.float64] = self.counts(architectures) @ np.array(
+            [float(getattr(cost, name)) for cost in costs]
+        )
+        return values
 
     def front(self, result: SearchResult) -> NDArray[np.int64]:
         """Evaluations within all bounds that no other such one dominates in the objectives."""
