@@ -129,8 +129,8 @@ def _draw_weights(
     lower = np.linalg.cholesky(matrix)
     half = np.linalg.solve(lower, right[..., None])
     drawn = half + rng.standard_normal(half.shape)
-    result: Array = np.linalg.solve(np.swapaxes(lower, 1, 2), drawn)[..., 0]
-    return result
+    solved = np.linalg.solve(np.swapaxes(lower, 1, 2), drawn)
+    return np.asarray(solved[..., 0], dtype=np.float64)
 
 
 def _gamma(rng: np.random.Generator, shape: Array | float, rate: Array) -> Array:
