@@ -43,7 +43,7 @@ class PeakMemory:
             grown = _bytes(self._process, "VmHWM") - self._before
         except (OSError, ValueError):
             return None
-        return grown if grown > 0 else None
+        return max(grown, 0)
 
 
 def _bytes(process: Path, name: str) -> int:

@@ -23,17 +23,19 @@ from latency.measurement import FAILED, Measurement
 from latency.noise import session_noise
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.protocol import Progress, measure
+from latency.resources import resource_of
 from latency.store import LatencyStore
-from latency.table import LatencyTable, TableRow, measure_table
+from latency.table import LatencyTable, measure_table
 from latency.table_store import StoredRow
 from latency.timing import TimingConfig
-from nas.atomic import read_json, write_json
+from nas.atomic import write_json
 from nas.progress import Update, progress
 from nas.run import Run
 from nas.stages.device_tables import DeviceTables, session_ratios
+from nas.stages.resources import fit_resources
 from nas.stages.supernet import build_space
 from predictors.table import Correction, TablePredictor
-from search_spaces import Architecture, Block, TransformerSpace, UserError, Workload, sample_by_cost
+from search_spaces import Architecture, TransformerSpace, UserError, Workload, sample_by_cost
 from supernet.families import build_supernet
 
 
@@ -169,6 +171,7 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     for error in table.interpolation:
         _say(run, str(error))
     _write_table(lab, table, corrections, whole)
+    fit_resources(run.config, lab.space, table, whole)  # told now if the device does not tell them
     counts = Counter(row.status for row in table.rows)
     return {
         "rows": len(table.rows),
@@ -265,30 +268,29 @@ def _stored_table(
         )
         corrections[name] = predictor.correction
         whole += [
-            _whole(name, arch, predictor, row.latency_ms, row.low_ms, row.high_ms, row.status)
+            _whole(
+                name,
+                arch,
+                predictor.latency_ms(arch),
+                measured_ms=row.latency_ms,
+                low_ms=row.low_ms,
+                high_ms=row.high_ms,
+                status=row.status,
+                energy_mj=row.energy_mj,
+                peak_memory_bytes=row.peak_memory_bytes,
+            )
             for arch, row in usable
         ]
     return table, corrections, whole
 
 
-def _whole(
-    workload: str,
-    arch: Architecture,
-    predictor: TablePredictor,
-    measured_ms: float | None,
-    low_ms: float | None,
-    high_ms: float | None,
-    status: str,
-) -> dict[str, Any]:
-    """A whole subnet as it stands in `table.json`."""
+def _whole(workload: str, arch: Architecture, predicted_ms: float, **found: Any) -> dict[str, Any]:
+    """A whole subnet as it stands in `table.json`; `found` is what was measured of it."""
     return {
         "workload": workload,
         "architecture": dict(arch),
-        "predicted_ms": predictor.latency_ms(arch),
-        "measured_ms": measured_ms,
-        "low_ms": low_ms,
-        "high_ms": high_ms,
-        "status": status,
+        "predicted_ms": predicted_ms,
+        **found,
     }
 
 
@@ -326,11 +328,12 @@ def correct(
             _whole(
                 name,
                 arch,
-                predictor,
-                _optional_ms(one.median_ns),
-                _optional_ms(one.low_ns),
-                _optional_ms(one.high_ns),
-                one.status,
+                predictor.latency_ms(arch),
+                measured_ms=_optional_ms(one.median_ns),
+                low_ms=_optional_ms(one.low_ns),
+                high_ms=_optional_ms(one.high_ns),
+                status=one.status,
+                **resource_of([one], 1),
             )
             for arch, one in zip(architectures, found, strict=True)
         ]
@@ -368,52 +371,6 @@ def random_subnets(
 def _file_name(lab: DeviceLab, arch: Architecture, workload: Workload) -> str:
     made = f"{lab.space.digest}-{arch.key}-{str(workload).replace(',', '-')}"
     return f"{made}-{build_key(lab.backend)}{lab.backend.suffix}"
-
-
-def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredictor]:
-    """The predictors of `table.json`, by workload.
-
-    Raises:
-        UserError: There is no table, or it is of another space, device or workload.
-    """
-    path = run.directory.table
-    if not path.exists():
-        if DeviceLab(run, space).absence is None:
-            raise UserError(f"{path} does not exist; run `nas measure` first")
-        measure_device(run, space)
-    data = read_json(path)
-    try:
-        workloads = {name: load.to_json() for name, load in run.config.calls.items()}
-        for what, found, wanted in (
-            ("search space", data["space"], space.digest),
-            ("device", data["device"]["name"], run.device),
-            ("workload", data["workloads"], workloads),
-            ("measuring mode", data["mode"], run.config.latency.mode),
-        ):
-            if found != wanted:
-                raise UserError(
-                    f"{path} is of another {what} ({found}, not {wanted}); run `nas measure` again"
-                )
-        table = LatencyTable(
-            TableRow(
-                block=Block(kind=row["kind"], widths=tuple(row["widths"].items())),
-                **{key: row[key] for key in row if key not in ("kind", "widths")},
-            )
-            for row in data["rows"]
-        )
-        corrections = {
-            name: Correction(
-                coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
-            )
-            for name, fit in data["corrections"].items()
-        }
-        return {name: TablePredictor(space, table, name, corrections[name]) for name in workloads}
-    except UserError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error!r}); delete it and run `nas measure` again"
-        ) from None
 
 
 def _ms(latency_ns: float | None) -> float:

@@ -188,5 +188,7 @@ def test_peak_memory_is_that_of_what_came_after(tmp_path):
 
 def test_a_system_without_such_files_tells_nothing(tmp_path):
     assert PeakMemory(tmp_path).grown_bytes() is None
-    put(tmp_path, status="VmRSS: 10 kB\nVmHWM: 10 kB", clear_refs="")
-    assert PeakMemory(tmp_path).grown_bytes() is None  # not zero
+    put(tmp_path, status="VmRSS: 10 kB", clear_refs="")
+    assert PeakMemory(tmp_path).grown_bytes() is None
+    put(tmp_path, status="VmRSS: 10 kB\nVmHWM: 30 kB")
+    assert PeakMemory(tmp_path).grown_bytes() == 20 * 1024
