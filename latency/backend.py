@@ -43,6 +43,10 @@ class Samples:
     blocks: tuple[Block, ...]
     max_abs_difference: float
     """Largest |output - reference|."""
+    energy_mj: float | None = None
+    """Energy of one run, mJ, of all that the meter counts; None where the device does not tell."""
+    peak_memory_bytes: float | None = None
+    """Growth of the process's resident memory by loading and running it, at its peak; likewise."""
     session: Mapping[str, object] = field(default_factory=dict)
     """JSON-able facts of the process, the same for all models of a session: pid, threads,
     affinity, governor, load, clocks and temperature before and after, versions."""

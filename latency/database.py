@@ -5,7 +5,7 @@ of each room carry their own schema version, so that rooms can share the file.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,9 +62,20 @@ def _check(connection: sqlite3.Connection, path: Path, fresh: bool) -> None:
 
 
 def ensure_schema(
-    connection: sqlite3.Connection, name: str, version: int, statements: Sequence[str]
+    connection: sqlite3.Connection,
+    name: str,
+    version: int,
+    statements: Sequence[str],
+    upgrades: Mapping[int, Sequence[str]] | None = None,
 ) -> None:
-    """Create the tables of room `name` once and record their version.
+    """Create the tables of room `name` once and record their version, or bring older ones to it.
+
+    Args:
+        connection: The database.
+        name: The room.
+        version: Of its tables.
+        statements: What creates them.
+        upgrades: What makes tables of an older version those of the next one, by version.
 
     Raises:
         UserError: The tables were written by a newer version, or by one that is not readable.
@@ -78,7 +89,15 @@ def ensure_schema(
             for statement in statements:
                 connection.execute(statement)
             connection.execute("INSERT INTO schemas VALUES (?, ?)", (name, version))
-        elif row[0] != version:
+            return
+        found = row[0]
+        while found < version and found in (upgrades or {}):
+            for statement in (upgrades or {})[found]:
+                connection.execute(statement)
+            found += 1
+        if found == version:
+            connection.execute("UPDATE schemas SET version = ? WHERE name = ?", (version, name))
+        else:
             raise UserError(
                 f"{database_path(connection)}: its {name} tables have schema {row[0]}, this "
                 f"version reads {version}; upgrade elastic-nas or choose another output folder"

@@ -47,6 +47,8 @@ class Measurement:
     session_ratios: Mapping[str, float] = field(default_factory=dict)
     """Candidate over anchor per session id, without the session's effect; see
     `latency.session_effects`. Models that shared a session share the id."""
+    resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Energy and peak memory per session id, by name; see `latency.resources`."""
     baseline_ns: float | None = None
     """The anchor's baseline: ns per unit of `ratio`."""
     message: str = ""
@@ -123,9 +125,17 @@ def summarize(
         discarded=discarded,
         hot_sessions=sum(entry.hot for entry in used),
         session_ratios=ratios,
+        resources={
+            "energy_mj": _told({e.session_id: e.energy_mj for e in used}),
+            "peak_memory_bytes": _told({e.session_id: e.peak_memory_bytes for e in used}),
+        },
         baseline_ns=baseline.anchor_ns,
         message="" if status == "ok" else _why(status, interval.half_width, len(used), discarded),
     )
+
+
+def _told(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {session: value for session, value in values.items() if value is not None}
 
 
 def _why(status: Status, half_width: float, sessions: int, discarded: int) -> str:

@@ -36,6 +36,8 @@ def samples_of(outcome: Mapping[str, Any], where: str) -> list[Samples]:
             sha256=model["sha256"],
             blocks=tuple(_block(block) for block in model["blocks"]),
             max_abs_difference=model["max_abs_difference"],
+            energy_mj=model["energy_mj"],
+            peak_memory_bytes=model["peak_memory_bytes"],
             session=reply["facts"],
         )
         for model in reply["models"]

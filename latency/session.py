@@ -33,6 +33,8 @@ import numpy as np
 
 from latency import host_facts
 from latency.digest import model_sha256
+from latency.energy import Meter, energy_mj, open_meter
+from latency.memory import PeakMemory
 
 MAX_SAMPLES = 200
 """Raw samples kept per block."""
@@ -91,12 +93,14 @@ class Model:
         outputs = {
             n.removeprefix("output:"): v for n, v in values.items() if n.startswith("output:")
         }
+        memory = PeakMemory()
         self.loaded = runtime.load(path, inputs)
         got = self.loaded.outputs
         if missing := set(outputs) - set(got):
             raise Rejected(f"no output {', '.join(sorted(missing))} among {', '.join(got)}")
         self.difference = _compare(got, outputs, request)
         self.run_ns = min(self.time_run() for _ in range(2))
+        self.peak_memory_bytes = memory.grown_bytes()
 
     def time_run(self) -> int:
         """Latency of one run, ns."""
@@ -130,6 +134,14 @@ class Model:
             before, switches = switches, _involuntary_switches()
             (calm if switches == before else preempted).append(sample)
         return (calm, len(preempted)) if calm else (preempted, 0)
+
+    def energy_mj(self, meter: Meter) -> float | None:
+        """Energy of one run, mJ; None where the meter does not tell."""
+        runs, before, end = 0, meter.read_mj(), time.perf_counter() + meter.block_s
+        while time.perf_counter() < end:
+            self.time_run()
+            runs += 1
+        return energy_mj(before, meter.read_mj(), runs)
 
 
 def _compare(got: Mapping[str, Any], wanted: dict[str, Any], request: dict[str, Any]) -> float:
@@ -181,10 +193,23 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
         _emit({"stage": "time", "model": index})
         samples, preempted = models[index].block(block_ns)
         blocks[index].append(_summary(samples, preempted, round_, position))
+    meter, no_meter = open_meter(gpu=_on_gpu(request))
+    energies: list[float | None] = [None] * len(models)
+    if meter is not None:
+        for index, model in enumerate(models):
+            _emit({"stage": "energy", "model": index})
+            energies[index] = model.energy_mj(meter)
     return {
         "models": [
-            {"sha256": m.sha256, "blocks": b, "max_abs_difference": m.difference}
-            for m, b in zip(models, blocks)
+            {
+                "sha256": m.sha256,
+                "blocks": b,
+                "max_abs_difference": m.difference,
+                "energy_mj": e,
+                # What lies on a GPU is not resident memory
+                "peak_memory_bytes": None if _on_gpu(request) else m.peak_memory_bytes,
+            }
+            for m, b, e in zip(models, blocks, energies)
         ],
         "facts": {
             "pid": os.getpid(),
@@ -199,9 +224,20 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
             "python": platform.python_version(),
             "seed": request["seed"],
             "involuntary_switches": _involuntary_switches(),
+            "energy_meter": meter.name if meter else None,
+            "no_energy": no_meter,
             **runtime.facts(),
         },
     }
+
+
+def _on_gpu(request: dict[str, Any]) -> bool:
+    gpu_providers = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    return (
+        request["runtime"] == "tensorrt"
+        or request.get("device") == "cuda"
+        or request.get("provider") in gpu_providers
+    )
 
 
 def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[str, str]]:

@@ -12,7 +12,7 @@ from latency.artifact import Artifact
 from latency.backend import Block, Samples
 from latency.database import database_path, ensure_schema, storage_errors, transaction
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 BASELINE_SESSIONS = 10
 """Sessions, the first of a device, whose anchors make the baseline."""
@@ -34,8 +34,15 @@ _SCHEMA = (
         number INTEGER NOT NULL REFERENCES latency_sessions,
         sha256 TEXT NOT NULL, signature TEXT NOT NULL, status TEXT NOT NULL, ratio REAL,
         max_abs_difference REAL, blocks TEXT NOT NULL, provenance TEXT NOT NULL,
-        message TEXT NOT NULL, PRIMARY KEY (number, sha256, signature))""",
+        message TEXT NOT NULL, energy_mj REAL, peak_memory_bytes REAL,
+        PRIMARY KEY (number, sha256, signature))""",
 )
+_UPGRADES = {
+    1: (
+        "ALTER TABLE latency_samples ADD COLUMN energy_mj REAL",
+        "ALTER TABLE latency_samples ADD COLUMN peak_memory_bytes REAL",
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,8 @@ class History:
     status: str
     ratio: float | None
     message: str
+    energy_mj: float | None = None
+    peak_memory_bytes: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,7 @@ class LatencyStore:
         Raises:
             UserError: The tables are of another version.
         """
-        ensure_schema(connection, "latency", SCHEMA_VERSION, _SCHEMA)
+        ensure_schema(connection, "latency", SCHEMA_VERSION, _SCHEMA, _UPGRADES)
         self._connection = connection
 
     def add_device(self, fingerprint: Mapping[str, str]) -> str:
@@ -147,7 +156,7 @@ class LatencyStore:
                 ),
             ).lastrowid
             self._connection.executemany(
-                "INSERT INTO latency_samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO latency_samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(number, *_sample_row(model)) for model in session.models],
             )
 
@@ -166,14 +175,16 @@ class LatencyStore:
         """Every stored session of every model, by (SHA-256, signature), oldest first."""
         rows = self._rows(
             "SELECT m.sha256, m.signature, s.session_id, s.outcome, s.hot, m.status, m.ratio,"
-            " m.message FROM latency_sessions s JOIN latency_samples m USING (number)"
+            " m.message, m.energy_mj, m.peak_memory_bytes FROM latency_sessions s"
+            " JOIN latency_samples m USING (number)"
             " WHERE s.fingerprint = ? AND s.protocol = ? AND s.mode = ? ORDER BY s.number",
             device,
             protocol,
             mode,
         )
         result: dict[tuple[str, str], list[History]] = {}
-        for sha256, signature, session_id, outcome, hot, status, ratio, message in rows:
+        for sha256, signature, session_id, outcome, hot, status, ratio, message, *rest in rows:
+            energy_mj, peak_memory_bytes = rest
             result.setdefault((sha256, signature), []).append(
                 History(
                     session_id=session_id,
@@ -182,6 +193,8 @@ class LatencyStore:
                     status=status,
                     ratio=ratio,
                     message=message,
+                    energy_mj=energy_mj,
+                    peak_memory_bytes=peak_memory_bytes,
                 )
             )
         return result
@@ -262,6 +275,8 @@ def _sample_row(model: ModelRecord) -> tuple[object, ...]:
         _json(blocks),
         _json(provenance),
         model.message,
+        None if model.samples is None else model.samples.energy_mj,
+        None if model.samples is None else model.samples.peak_memory_bytes,
     )
 
 

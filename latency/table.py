@@ -6,8 +6,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from latency.grid import plan
 from latency.interpolation import InterpolationError, interpolate
 from latency.measurement import Measurement
 from latency.protocol import Progress, measure
+from latency.resources import RESOURCES, resource_of
 from latency.statistics import mean_interval
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
@@ -51,6 +53,9 @@ class TableRow:
     """`ok`, `unstable` or `interpolated`."""
     std_ms: float | None = None
     """Standard deviation of an interpolated row; the interval is 1.96 times that to each side."""
+    energy_mj: float | None = None
+    peak_memory_bytes: float | None = None
+    """See `latency.backend.Samples`; None where the device does not tell."""
     provenance: Mapping[str, object] = field(default_factory=dict, compare=False)
     """See `row_provenance`."""
 
@@ -66,6 +71,7 @@ class TableRow:
             "sessions": self.sessions,
             "status": self.status,
             "std_ms": self.std_ms,
+            **{name: getattr(self, name) for name in RESOURCES},
         }
 
 
@@ -151,10 +157,28 @@ def fill_in(
             }
             values, error = interpolate(workload, measured, wanted, held_out)
             errors.append(error)
+            resources = {
+                name: _resource(name, {b: rows[workload, b] for b in measured}, wanted)
+                for name in RESOURCES
+            }
             for block, latency_ms in values.items():
-                found[workload, block] = _interpolated(workload, block, latency_ms, error.std)
+                row = _interpolated(workload, block, latency_ms, error.std)
+                told: dict[str, Any] = {
+                    name: values.get(block) for name, values in resources.items()
+                }
+                found[workload, block] = replace(row, **told)
     order = ((workload, block) for workload in workloads for block in blocks)
     return LatencyTable((found[key] for key in order if key in found), errors)
+
+
+def _resource(
+    name: str, rows: Mapping[Block, TableRow], wanted: Sequence[Block]
+) -> dict[Block, float]:
+    """A resource of the wanted blocks, interpolated; empty where the device does not tell."""
+    told = {block: getattr(row, name) for block, row in rows.items()}
+    if None in told.values():
+        return {}
+    return interpolate(name, told, wanted, frozenset())[0]
 
 
 def _interpolated(workload: str, block: Block, latency_ms: float, share: float) -> TableRow:
@@ -338,6 +362,7 @@ def _row(
         high_ms=max(mean + half_width, 0.0) * scale_ms,
         sessions=len(costs),
         status="ok" if stable else "unstable",
+        **resource_of(found, 1 if len(found) == 1 else MANY - FEW),
         provenance=row_provenance(found, group, shared),
     )
 

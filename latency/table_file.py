@@ -15,6 +15,7 @@ from typing import Any
 
 from latency.files import replacing
 from latency.measurement import FAILED
+from latency.resources import RESOURCES
 from latency.table_formats import Column, format_of
 from latency.table_store import SUBNET, StoredRow, TableIdentity
 from search_spaces.blocks import Workload
@@ -54,6 +55,8 @@ COLUMNS: dict[str, Column] = {
     "latency_ms": Column(float),
     "low_ms": Column(float, optional=True),
     "high_ms": Column(float, optional=True),
+    "energy_mj": Column(float, optional=True),
+    "peak_memory_bytes": Column(float, optional=True),
     "sessions": Column(int),
     "status": Column(str),
     "provenance": Column(dict),
@@ -184,7 +187,7 @@ def _check(found: Mapping[str, Any]) -> None:
     for name in ("threads", "protocol"):
         if found[name] < 1:
             raise UserError(f"{name} {found[name]} is below 1")
-    for name in ("latency_ms", "low_ms", "high_ms", "sessions"):
+    for name in ("latency_ms", "low_ms", "high_ms", *RESOURCES, "sessions"):
         if found[name] is not None and found[name] < 0:
             raise UserError(f"{name} {found[name]} is below 0")
     low, high = found["low_ms"], found["high_ms"]

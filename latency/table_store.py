@@ -16,7 +16,7 @@ from typing import Any
 from latency.database import database_path, ensure_schema, storage_errors, transaction
 from search_spaces.blocks import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # tables: a row per device, network and mode. table_rows: what was measured with them.
 _SCHEMA = (
@@ -28,7 +28,27 @@ _SCHEMA = (
         number INTEGER NOT NULL REFERENCES tables, workload TEXT NOT NULL, kind TEXT NOT NULL,
         widths TEXT NOT NULL, latency_ms REAL NOT NULL, low_ms REAL, high_ms REAL,
         sessions INTEGER NOT NULL, status TEXT NOT NULL, imported INTEGER NOT NULL,
-        provenance TEXT NOT NULL, PRIMARY KEY (number, workload, kind, widths))""",
+        provenance TEXT NOT NULL, energy_mj REAL, peak_memory_bytes REAL,
+        PRIMARY KEY (number, workload, kind, widths))""",
+)
+_UPGRADES = {
+    1: (
+        "ALTER TABLE table_rows ADD COLUMN energy_mj REAL",
+        "ALTER TABLE table_rows ADD COLUMN peak_memory_bytes REAL",
+    )
+}
+
+_VALUES = (
+    *("latency_ms", "low_ms", "high_ms", "energy_mj", "peak_memory_bytes"),
+    *("sessions", "status", "imported", "provenance"),
+)
+_INSERT = (
+    f"INSERT INTO table_rows (number, workload, kind, widths, {', '.join(_VALUES)})"
+    f" VALUES ({', '.join('?' * (4 + len(_VALUES)))}) ON CONFLICT DO UPDATE SET"
+    f" {', '.join(f'{name} = excluded.{name}' for name in _VALUES)}"
+    f" WHERE (imported OR NOT excluded.imported) AND"
+    f" ({', '.join(f'table_rows.{name}' for name in _VALUES)}) IS NOT"
+    f" ({', '.join(f'excluded.{name}' for name in _VALUES)})"
 )
 
 SUBNET = "subnet"
@@ -93,6 +113,9 @@ class StoredRow:
     sessions: int
     status: str
     """`ok` or `unstable`."""
+    energy_mj: float | None = None
+    peak_memory_bytes: float | None = None
+    """See `latency.backend.Samples`; None where the device does not tell."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """`models`: SHA-256 and what their files say. `sessions`: id, seed, times, ratios, facts."""
     imported: bool = field(default=False, compare=False)
@@ -113,7 +136,7 @@ class TableStore:
         Raises:
             UserError: The tables are of another version.
         """
-        ensure_schema(connection, "tables", SCHEMA_VERSION, _SCHEMA)
+        ensure_schema(connection, "tables", SCHEMA_VERSION, _SCHEMA, _UPGRADES)
         self._connection = connection
 
     def tables(self, device: str) -> list[tuple[TableIdentity, str]]:
@@ -131,38 +154,14 @@ class TableStore:
 
     def rows(self, identity: TableIdentity) -> list[StoredRow]:
         """All rows of a table, in the order in which they came."""
+        names = ("workload", "kind", "widths", *_VALUES)
+        columns = ", ".join(f"r.{name}" for name in names)
         found = self._rows(
-            "SELECT workload, kind, widths, latency_ms, low_ms, high_ms, r.sessions, status,"
-            " imported, provenance FROM table_rows r JOIN tables USING (number)"
+            f"SELECT {columns} FROM table_rows r JOIN tables USING (number)"
             " WHERE identity = ? ORDER BY r.rowid",
             identity.text(),
         )
-        return [
-            StoredRow(
-                workload=Workload(**json.loads(workload)),
-                kind=kind,
-                widths=json.loads(widths),
-                latency_ms=latency_ms,
-                low_ms=low_ms,
-                high_ms=high_ms,
-                sessions=sessions,
-                status=status,
-                imported=bool(imported),
-                provenance=json.loads(provenance),
-            )
-            for (
-                workload,
-                kind,
-                widths,
-                latency_ms,
-                low_ms,
-                high_ms,
-                sessions,
-                status,
-                imported,
-                provenance,
-            ) in found
-        ]
+        return [_stored_row(dict(zip(names, values, strict=True))) for values in found]
 
     def add(self, rows: Iterable[tuple[TableIdentity, StoredRow]]) -> int:
         """Store rows, all or none; a later one of the same key takes the place of an earlier.
@@ -183,28 +182,20 @@ class TableStore:
                 if text not in numbers:
                     numbers[text] = self._use(identity.device, text)
                 _, kind, widths = row.key
+                values = {
+                    **{name: getattr(row, name) for name in _VALUES},
+                    "provenance": json.dumps(
+                        dict(row.provenance), separators=(",", ":"), default=str
+                    ),
+                }
                 changed += self._connection.execute(
-                    "INSERT INTO table_rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT DO UPDATE SET latency_ms = excluded.latency_ms,"
-                    " low_ms = excluded.low_ms, high_ms = excluded.high_ms,"
-                    " sessions = excluded.sessions, status = excluded.status,"
-                    " imported = excluded.imported, provenance = excluded.provenance"
-                    " WHERE (imported OR NOT excluded.imported) AND (latency_ms, low_ms, high_ms,"
-                    " table_rows.sessions, status, imported, provenance) IS NOT"
-                    " (excluded.latency_ms, excluded.low_ms, excluded.high_ms, excluded.sessions,"
-                    " excluded.status, excluded.imported, excluded.provenance)",
+                    _INSERT,
                     (
                         numbers[text],
                         json.dumps(row.workload.to_json()),
                         kind,
                         widths,
-                        row.latency_ms,
-                        row.low_ms,
-                        row.high_ms,
-                        row.sessions,
-                        row.status,
-                        row.imported,
-                        json.dumps(dict(row.provenance), separators=(",", ":"), default=str),
+                        *values.values(),
                     ),
                 ).rowcount
         return changed
@@ -221,3 +212,10 @@ class TableStore:
     def _rows(self, query: str, *values: object) -> list[Any]:
         with storage_errors(database_path(self._connection)):
             return self._connection.execute(query, values).fetchall()
+
+
+def _stored_row(values: dict[str, Any]) -> StoredRow:
+    parsed = {name: json.loads(values[name]) for name in ("workload", "widths", "provenance")}
+    workload = Workload(**parsed["workload"])
+    imported = bool(values["imported"])
+    return StoredRow(**{**values, **parsed, "workload": workload, "imported": imported})

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from latency.resources import RESOURCES
 from nas.config.sections import (
     DecoderSpaceConfig,
     ImageTaskConfig,
@@ -170,7 +171,8 @@ class Config(Section):
     def objectives(self) -> tuple[str, ...]:
         """All objectives that may be searched for or bounded."""
         latencies = (f"{name}_ms" for name in self.workloads)
-        return (*QUALITIES[self.task.kind], *latencies, *COSTS)
+        resources = (f"{name}_{resource}" for name in self.workloads for resource in RESOURCES)
+        return (*QUALITIES[self.task.kind], *latencies, *COSTS, *resources)
 
     @property
     def calls(self) -> dict[str, Workload]:

@@ -9,6 +9,7 @@ from latency.artifact import Artifact
 from latency.grid import plan
 from latency.measurement import Measurement
 from latency.protocol import PROTOCOL_VERSION
+from latency.resources import resource_of
 from latency.table import LatencyTable, TableRow, fill_in, row_provenance
 from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
 from search_spaces import Architecture, Block, UserError, Workload
@@ -91,6 +92,8 @@ class DeviceTables:
                 high_ms=row.high_ms,
                 sessions=row.sessions,
                 status=row.status,
+                energy_mj=row.energy_mj,
+                peak_memory_bytes=row.peak_memory_bytes,
                 provenance=_with_facts(row.provenance, facts),
             )
             for row in table.rows
@@ -112,6 +115,7 @@ class DeviceTables:
                 high_ms=None if one.high_ns is None else one.high_ns / 1e6,
                 sessions=one.sessions,
                 status=one.status,
+                **resource_of([one], 1),
                 provenance=_with_facts(
                     row_provenance([one], [artifact], list(one.session_ratios)), facts
                 ),
@@ -163,6 +167,8 @@ class DeviceTables:
                         high_ms=row.latency_ms if row.high_ms is None else row.high_ms,
                         sessions=row.sessions,
                         status=row.status,
+                        energy_mj=row.energy_mj,
+                        peak_memory_bytes=row.peak_memory_bytes,
                     )
         return found
 

@@ -20,12 +20,14 @@ from latency.chains import whole_inputs
 from latency.devices import DeviceProfile
 from latency.export import ONNX_FACTS, write_network
 from latency.measurement import FAILED, Measurement
+from latency.resources import resource_of
 from nas.atomic import read_json, write_json
 from nas.config import QUALITIES
 from nas.progress import progress
 from nas.run import Run
 from nas.search import parse_constraint
-from nas.stages.measure import DeviceLab, load_predictors
+from nas.stages.known_table import load_predictors
+from nas.stages.measure import DeviceLab
 from nas.stages.search import Objectives, check_search
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from search_spaces import Architecture, InfeasibleError, UserError
@@ -267,6 +269,7 @@ def describe(
         name: {
             "predicted_ms": float(objectives.predictors[name].predict([arch])[0][0]),
             "measured_ms": measured_json(result),
+            **resource_of([result], 1),
             "file": subnet.artifacts[name].path.name,
         }
         for name, result in latencies.items()

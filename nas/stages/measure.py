@@ -23,15 +23,17 @@ from latency.measurement import FAILED, Measurement
 from latency.noise import session_noise
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.protocol import Progress, measure
+from latency.resources import resource_of
 from latency.store import LatencyStore
 from latency.table import LatencyTable, measure_table
 from latency.table_store import StoredRow
 from latency.timing import TimingConfig
-from nas.atomic import read_json, write_json
+from nas.atomic import write_json
 from nas.progress import Update, progress
 from nas.run import Run
 from nas.stages.device_tables import DeviceTables, session_ratios
-from nas.stages.prediction import Prediction, read_rows
+from nas.stages.prediction import Prediction
+from nas.stages.resources import fit_resources
 from nas.stages.supernet import build_space
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import Correction, TablePredictor
@@ -178,6 +180,7 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     for error in table.interpolation:
         _say(run, str(error))
     _write_table(lab, table, {name: fit for name, (_, fit) in fits.items()}, whole)
+    fit_resources(run.config, lab.space, table, whole)  # told now if the device does not tell them
     counts = Counter(row.status for row in table.rows)
     return {
         "rows": len(table.rows),
@@ -276,30 +279,29 @@ def _stored_table(
         )
         fits[name] = predictor, fit
         whole += [
-            _whole(name, arch, predictor, row.latency_ms, row.low_ms, row.high_ms, row.status)
+            _whole(
+                name,
+                arch,
+                float(predictor.predict([arch])[0][0]),
+                measured_ms=row.latency_ms,
+                low_ms=row.low_ms,
+                high_ms=row.high_ms,
+                status=row.status,
+                energy_mj=row.energy_mj,
+                peak_memory_bytes=row.peak_memory_bytes,
+            )
             for arch, row in usable
         ]
     return table, fits, whole
 
 
-def _whole(
-    workload: str,
-    arch: Architecture,
-    predictor: ArchitecturePredictor,
-    measured_ms: float | None,
-    low_ms: float | None,
-    high_ms: float | None,
-    status: str,
-) -> dict[str, Any]:
-    """A whole subnet as it stands in `table.json`."""
+def _whole(workload: str, arch: Architecture, predicted_ms: float, **found: Any) -> dict[str, Any]:
+    """A whole subnet as it stands in `table.json`; `found` is what was measured of it."""
     return {
         "workload": workload,
         "architecture": dict(arch),
-        "predicted_ms": float(predictor.predict([arch])[0][0]),
-        "measured_ms": measured_ms,
-        "low_ms": low_ms,
-        "high_ms": high_ms,
-        "status": status,
+        "predicted_ms": predicted_ms,
+        **found,
     }
 
 
@@ -358,11 +360,12 @@ def fit_whole(lab: DeviceLab, table: LatencyTable, kind: str) -> tuple[Fits, lis
             _whole(
                 name,
                 arch,
-                predictor,
-                _optional_ms(one.median_ns),
-                _optional_ms(one.low_ns),
-                _optional_ms(one.high_ns),
-                one.status,
+                float(predictor.predict([arch])[0][0]),
+                measured_ms=_optional_ms(one.median_ns),
+                low_ms=_optional_ms(one.low_ns),
+                high_ms=_optional_ms(one.high_ns),
+                status=one.status,
+                **resource_of([one], 1),
             )
             for arch, one in zip(architectures, found, strict=True)
         ]
@@ -400,46 +403,6 @@ def random_subnets(
 def _file_name(lab: DeviceLab, arch: Architecture, workload: Workload) -> str:
     made = f"{lab.space.digest}-{arch.key}-{str(workload).replace(',', '-')}"
     return f"{made}-{build_key(lab.backend)}{lab.backend.suffix}"
-
-
-def load_predictors(run: Run, space: TransformerSpace) -> dict[str, ArchitecturePredictor]:
-    """The predictors of `table.json`, by workload.
-
-    Raises:
-        UserError: There is no table, or it is of another space, device or workload.
-    """
-    path = run.directory.table
-    if not path.exists():
-        if DeviceLab(run, space).absence is None:
-            raise UserError(f"{path} does not exist; run `nas measure` first")
-        measure_device(run, space)
-    data = read_json(path)
-    try:
-        workloads = {name: load.to_json() for name, load in run.config.calls.items()}
-        for what, found, wanted in (
-            ("search space", data["space"], space.digest),
-            ("device", data["device"]["name"], run.device),
-            ("workload", data["workloads"], workloads),
-            ("measuring mode", data["mode"], run.config.latency.mode),
-            ("predictor", data.get("predictor", "auto"), run.config.latency.predictor),
-        ):
-            if found != wanted:
-                raise UserError(
-                    f"{path} is of another {what} ({found}, not {wanted}); run `nas measure` again"
-                )
-        table = read_rows(data)
-        return {
-            name: Prediction(run, space, table, name, run.config.latency.predictor).read(
-                data["corrections"][name], data["whole"]
-            )
-            for name in workloads
-        }
-    except UserError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error!r}); delete it and run `nas measure` again"
-        ) from None
 
 
 def _ms(latency_ns: float | None) -> float:

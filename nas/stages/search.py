@@ -21,7 +21,8 @@ from nas.search import (
     select_front,
 )
 from nas.search.result import SearchResult
-from nas.stages.measure import load_predictors
+from nas.stages.known_table import load_predictors
+from nas.stages.resources import load_resources, wanted_resources
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from predictors.blocks import BlockCounts
 from predictors.protocol import ArchitecturePredictor
@@ -54,6 +55,7 @@ class Objectives:
         self.space = space
         self.predictors = predictors
         self.counts = BlockCounts(space)
+        self.resources = load_resources(run, space)
         # KV cache and MACs are those of the workload that asks the most.
         self.workload = max(run.config.calls.values(), key=_tokens)
 
@@ -63,15 +65,17 @@ class Objectives:
         return (*self.evaluated, *self.cheap)
 
     def cheap_values(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
-        """Latencies and analytic costs, shape `(n, k)`."""
+        """Latencies, resources and analytic costs, shape `(n, k)`."""
         columns = [self.cost(architectures, name) for name in self.cheap]
         return np.stack(columns, axis=1) if columns else np.zeros((len(architectures), 0))
 
     def cost(self, architectures: Sequence[Architecture], name: str) -> NDArray[np.float64]:
-        """One latency or analytic cost, shape `(n,)`."""
+        """One latency, resource or analytic cost, shape `(n,)`."""
         workload = name.removesuffix("_ms")
         if workload in self.predictors and workload != name:
             return self.predictors[workload].predict(architectures)[0]
+        if name in self.resources:
+            return self.resources[name].predict(architectures)
         costs = [self.space.block_cost(block, self.workload) for block in self.counts.blocks]
         values: NDArray[np.float64] = self.counts(architectures) @ np.array(
             [float(getattr(cost, name)) for cost in costs]
@@ -102,7 +106,9 @@ def refuse_impossible(run: Run, space: TransformerSpace, *, measured: bool) -> N
         NothingFeasibleError: No architecture is within the bounds.
     """
     predictors = load_predictors(run, space) if measured else {}
-    known = (*COSTS, *(f"{workload}_ms" for workload in predictors))
+    known = [*COSTS, *(f"{workload}_ms" for workload in predictors)]
+    if predictors:
+        known += wanted_resources(run.config)
     bounds = [
         bound
         for bound in parse_constraints(run.config.search.bounds, run.config.objectives)

@@ -96,7 +96,7 @@ def test_rooms_share_the_file(tmp_path: Path) -> None:
     ensure_schema(connection, "quality", 7, ["CREATE TABLE quality_rows (x)"])
     LatencyStore(connection)
     names = connection.execute("SELECT name, version FROM schemas ORDER BY name").fetchall()
-    assert names == [("latency", 1), ("quality", 7)]
+    assert names == [("latency", 2), ("quality", 7)]
     connection.close()
 
 
@@ -120,3 +120,21 @@ def test_missing_folder_and_directory(tmp_path: Path) -> None:
         connect(tmp_path / "nowhere" / "run.db")
     with pytest.raises(UserError, match="cannot open the store"):
         connect(tmp_path)
+
+
+def test_tables_of_an_older_version_are_brought_to_this_one(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "run.db")
+    ensure_schema(connection, "room", 1, ["CREATE TABLE room_rows (x)"])
+    connection.execute("INSERT INTO room_rows VALUES (7)")
+    upgrades = {
+        1: ["ALTER TABLE room_rows ADD COLUMN y"],
+        2: ["ALTER TABLE room_rows ADD COLUMN z DEFAULT 5"],
+    }
+    for _ in range(2):
+        ensure_schema(connection, "room", 3, ["CREATE TABLE room_rows (x, y, z)"], upgrades)
+        assert connection.execute("SELECT x, y, z FROM room_rows").fetchall() == [(7, None, 5)]
+    with pytest.raises(UserError, match="its room tables have schema 3, this version reads 5"):
+        ensure_schema(connection, "room", 5, [], {3: ["ALTER TABLE room_rows ADD COLUMN w"]})
+    # Nothing of an upgrade that cannot be finished stays.
+    columns = connection.execute("SELECT * FROM room_rows").description
+    assert [column[0] for column in columns] == ["x", "y", "z"]

@@ -342,6 +342,8 @@ def test_rows_as_json():
         "sessions": 2,
         "status": "ok",
         "std_ms": None,
+        "energy_mj": None,
+        "peak_memory_bytes": None,
     }
 
 

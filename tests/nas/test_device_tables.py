@@ -13,6 +13,7 @@ import pytest
 
 import latency.grid
 from latency.database import connect
+from latency.energy import open_meter
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.table_store import TableStore
 from latency.timing import TimingConfig
@@ -247,6 +248,29 @@ def test_a_bad_file_changes_nothing(colleague, capsys):
     assert err.startswith("nas table: bad.csv lacks the column latency_ms; ")
     assert len(err.splitlines()) == 1
     assert [path.name for path in Path("runs/digits").iterdir()] == ["graphs"]
+
+
+def test_memory_and_energy_are_objectives_where_the_device_tells(colleague, capsys):
+    objectives = "search.objectives=[error, latency_ms, latency_peak_memory_bytes]"
+    assert main(["run", "digits.yaml", objectives]) == 0
+    table, front = load("runs/digits/table.json"), load("runs/digits/front.json")
+    rows = {(row["kind"], *row["widths"].values()): row for row in table["rows"]}
+    for subnet in front["subnets"]:
+        predicted = subnet["values"][front["objectives"].index("latency_peak_memory_bytes")]
+        assert predicted > 0
+        # What was measured of the exported file; the table has it to within a factor, so small
+        # a network is. A process that holds nothing is measured in megabytes.
+        assert 1e4 < subnet["workloads"]["latency"]["peak_memory_bytes"] < 1e8
+    assert all(row["peak_memory_bytes"] is not None for row in rows.values())
+    if open_meter(gpu=False)[0] is None:
+        assert all(row["energy_mj"] is None for row in rows.values())
+        assert main(["run", "digits.yaml", "search.objectives=[error, latency_energy_mj]"]) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert (
+            "does not tell latency_energy_mj of 8 of 8 blocks; take it out of search.obj" in message
+        )
+    else:
+        assert all(row["energy_mj"] > 0 for row in rows.values())
 
 
 def test_mistakes_are_told(copied, capsys):
