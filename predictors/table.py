@@ -21,6 +21,8 @@ from search_spaces.transformer import TransformerSpace
 TERMS = ("fixed", "attention", "ffn")
 PRIOR_STRENGTH = 1e-3
 """Weight of the belief that each term's factor is 1, against one relative error of a subnet."""
+LEAST_FACTOR = 0.1
+"""Noise may ask for less, and for latencies below 0."""
 UNCORRECTED_STD = 0.05
 Z_95 = 1.96
 
@@ -198,6 +200,19 @@ def _standard_error_ms(row: TableRow) -> float:
 
 
 def _factors(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares of `terms @ factors = 1` with a pull to factors of 1, shape `(3,)`."""
-    prior = PRIOR_STRENGTH * np.eye(terms.shape[1])
-    return np.linalg.solve(terms.T @ terms + prior, terms.sum(axis=0) + prior.sum(axis=0))
+    """Least squares of `terms @ factors = 1` with a pull to factors of 1, shape `(3,)`.
+
+    None goes below `LEAST_FACTOR`: those that would stay there, and the others are fitted again.
+    """
+    factors = np.ones(terms.shape[1])
+    free = np.ones(terms.shape[1], dtype=np.bool_)
+    while free.any():
+        x, rest = terms[:, free], 1 - terms[:, ~free] @ factors[~free]
+        prior = PRIOR_STRENGTH * np.eye(x.shape[1])
+        factors[free] = np.linalg.solve(x.T @ x + prior, x.T @ rest + PRIOR_STRENGTH)
+        low = free & (factors < LEAST_FACTOR)
+        if not low.any():
+            break
+        factors[low] = LEAST_FACTOR
+        free &= ~low
+    return factors

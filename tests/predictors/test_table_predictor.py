@@ -193,6 +193,18 @@ def test_few_subnets_move_the_factors_together():
     assert 0.2 < predictor.correction.std < 0.5
 
 
+def test_noise_makes_no_latency_below_0():
+    """Two subnets on a machine that was busy while the larger one was measured."""
+    small, large = SPACE.smallest, SPACE.largest
+    sums = measured([small, large], (1, 1, 1))
+    for latency in ([0.05 * sums[0], 9 * sums[1]], [9 * sums[0], 0.05 * sums[1]]):
+        predictor = TablePredictor(SPACE, table(), "latency").fit([small, large], latency)
+        assert min(predictor.correction.coefficients) >= 0.1
+        mean, std = predictor.predict(some(30))
+        assert (mean >= 0.1 * measured(some(30), (1, 1, 1)) - 1e-9).all()
+        assert (std > 0).all()
+
+
 def test_without_subnets_there_is_no_correction():
     predictor = TablePredictor(SPACE, table(), "latency", Correction(coefficients=(2.0, 2.0, 2.0)))
     assert predictor.latency_ms(SPACE.largest) == pytest.approx(
