@@ -351,7 +351,7 @@ def small_table(folder: Path, device: Device, lease: str) -> list[Row]:
     folder.mkdir(parents=True)
     with closing(connect(folder / "run.db")) as connection, closing(device.backend()) as backend:
         store = LatencyStore(connection)
-        measured = measure_table(
+        measured, _ = measure_table(
             space,
             {"latency": Workload()},
             backend=backend,

@@ -37,7 +37,7 @@ from latency.store import LatencyStore
 from latency.timing import TimingConfig
 from nas.config import Config, load_config
 from nas.run import Run
-from nas.stages.measure import DeviceLab, correct, measure_blocks, random_subnets
+from nas.stages.measure import DeviceLab, prepare, random_subnets
 from nas.stages.supernet import build_space
 from predictors.accuracy import kendall_tau, mape
 from predictors.table import TablePredictor
@@ -112,8 +112,7 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
         space = build_space(config)
         lab = DeviceLab(run, space)
         lab.timing = timing or lab.timing
-        rows = measure_blocks(lab)
-        corrections, whole = correct(lab, rows)
+        rows, fits, whole = prepare(lab)
         corrected = {
             name: [
                 space.architecture(entry["architecture"])
@@ -134,7 +133,7 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
         results = []
         for name in lab.workloads:
             bare = TablePredictor(space, rows, name)
-            predictor = TablePredictor(space, rows, name, corrections[name])
+            predictor, fit = fits[name]
             mean, std = predictor.predict(architectures)
             results.append(
                 {
@@ -146,7 +145,7 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
                     "unstable_blocks": sum(
                         row.workload == name and row.status != "ok" for row in rows.rows
                     ),
-                    "correction": corrections[name].to_json(),
+                    "predictor": fit,
                     # Table and correction of all workloads together.
                     "prepare_s": prepare_s,
                     **compare(

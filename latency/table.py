@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from latency.graphs import GraphLibrary
 from latency.grid import plan
 from latency.interpolation import InterpolationError, interpolate
 from latency.measurement import Measurement
+from latency.overhead import FEW, MANY, Overhead, overhead_of, references
 from latency.protocol import Progress, measure
 from latency.resources import RESOURCES, resource_of
 from latency.statistics import mean_interval
@@ -29,8 +31,6 @@ from search_spaces.blocks import Block, Workload
 from search_spaces.errors import UserError
 from search_spaces.transformer import TransformerSpace
 
-FEW, MANY = 2, 8
-"""Copies of a block in the two chains whose difference is its cost."""
 EXPORTED = 0.25
 """An artifact that was exported and not timed yet counts as so much done."""
 
@@ -210,12 +210,15 @@ def measure_table(
     budget_s: float | None = None,
     known: Mapping[tuple[str, Block], TableRow] | None = None,
     keep: Callable[[LatencyTable], None] | None = None,
-) -> LatencyTable:
+    company: Mapping[str, Sequence[Artifact]] | None = None,
+) -> tuple[LatencyTable, dict[str, list[Measurement]]]:
     """Measure the blocks of a space, all of them or a grid, and interpolate the others.
 
-    A block is timed in chains of 2 and of 8 like it, in the same sessions, and costs a sixth of
-    the difference; the network without layers is the fixed row of its embedding width. What the
-    store knows of this device is not measured again.
+    A block is timed in a chain of 8 like it, and costs an eighth of that less what a chain costs
+    without any block. That overhead is of the kind of block, not of its widths: it is what chains
+    of 2 and of 8 of the smallest blocks, in the same sessions, leave for no block at all. The
+    network without layers is the fixed row of its embedding width. What the store knows of this
+    device is not measured again.
 
     Args:
         space: Which blocks there are.
@@ -231,6 +234,11 @@ def measure_table(
         budget_s: No step is begun that would end later than this; the first always is.
         known: Rows that need no measuring, such as imported ones.
         keep: Given the table after each step, with all rows, whether measured yet or not.
+        company: Whole models by workload that are timed in the sessions of the first step. So
+            they meet the machine in the state that the blocks met, and over a longer time.
+
+    Returns:
+        The table, and the measurements of the company by workload, in its order.
 
     Raises:
         UserError: The device cannot run a block, or was lost.
@@ -245,19 +253,34 @@ def measure_table(
         for step in range(len(chosen.steps))
         for name in workloads
     ]
-    sizes = [_artifacts(wanted) for _, _, wanted in steps]
+    company = company or {}
+    smallest = references(chosen.steps[0])
+    overheads: dict[str, dict[str, Overhead]] = {}
+    sizes = [
+        len(wanted) + (0 if step else len(smallest) + len(company.get(name, ())))
+        for step, name, wanted in steps
+    ]
     started_s, done = time.monotonic(), 0
-    table = LatencyTable(())
+    table, found = LatencyTable(()), {}
     for (step, name, wanted), size in zip(steps, sizes, strict=True):
         spent_s = time.monotonic() - started_s
         if step and budget_s is not None and spent_s * (1 + size / max(done, 1)) > budget_s:
             break
         tell = _Share(progress, done, sum(sizes))
-        groups: list[list[Artifact]] = []
-        for block in wanted:
-            tell.exported(sum(map(len, groups)), f"exporting {block}")
-            load = workloads[name]
-            groups.append(_chains(space, block, load, backend, library, folder))
+        chains: dict[Block, list[Artifact]] = {}
+        unknown = {block.kind for _, of, others in steps if of == name for block in others}
+        pairs = [] if step else [block for block in smallest if block.kind in unknown]
+        load = workloads[name]
+        for block in dict.fromkeys([*pairs, *wanted]):
+            tell.exported(len(chains), f"exporting {block}")
+            copies = (0,) if block.kind == "fixed" else (FEW, MANY) if block in pairs else (MANY,)
+            chains[block] = [
+                _chain(space, block, count, load, backend, library, folder) for count in copies
+            ]
+        groups: list[Sequence[Artifact]] = list(chains.values())
+        if not step:
+            groups += [(one,) for one in company.get(name, ())]
+        results = {}
         if groups:
             results = measure(
                 groups,
@@ -267,18 +290,25 @@ def measure_table(
                 progress=tell.measured,
                 lease=lease,
             )
-        for block, group in zip(wanted, groups, strict=True):
-            found = [results[artifact.sha256] for artifact in group]
-            rows[name, block] = _row(block, name, found, group)
+        measured = {
+            block: [results[one.sha256] for one in group] for block, group in chains.items()
+        }
+        if not step:
+            found[name] = [results[one.sha256] for one in company.get(name, ())]
+            overheads[name] = {
+                kind: overhead_of(
+                    [(measured[b][0], measured[b][1]) for b in pairs if b.kind == kind]
+                )
+                for kind in dict.fromkeys(block.kind for block in pairs)
+            }
+        for block in wanted:
+            overhead = overheads[name].get(block.kind, Overhead())
+            rows[name, block] = _row(block, name, measured[block][-1], chains[block][-1], overhead)
         done += size
         table = fill_in(rows, workloads, blocks, chosen.held_out)
         if keep is not None and name == list(workloads)[-1]:
             keep(table)
-    return table
-
-
-def _artifacts(blocks: Iterable[Block]) -> int:
-    return sum(1 if block.kind == "fixed" else 2 for block in blocks)
+    return table, found
 
 
 class _Share:
@@ -299,71 +329,69 @@ class _Share:
             self.progress(self.before + part, self.total, line)
 
 
-def _chains(
+def _chain(
     space: TransformerSpace,
     block: Block,
+    copies: int,
     workload: Workload,
     backend: DeviceBackend,
     library: GraphLibrary,
     folder: Path,
-) -> list[Artifact]:
-    """The files whose latencies give a block's row."""
-    artifacts = []
-    for copies in (0,) if block.kind == "fixed" else (FEW, MANY):
-        facts: dict[str, object] = {
-            "block": str(block),
-            "copies": copies,
-            "workload": str(workload),
-        }
-        shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
-        shape.pop("drop_order")
-        text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()[:20]
-        path = folder / f"{name}{backend.suffix}"
-        artifact = known_artifact(path, backend=backend, provenance=facts)
-        if artifact is None:
-            with torch.random.fork_rng(devices=[]):
-                # The same weights every time: an interrupted run finds its sessions again.
-                torch.manual_seed(0)
-                network, feeds = chain(space, block, copies, workload)
-            artifact = export_network(
-                network, feeds, path, backend=backend, library=library, provenance=facts
-            )
-        artifacts.append(artifact)
-    return artifacts
+) -> Artifact:
+    """The file of a chain of equal blocks."""
+    facts: dict[str, object] = {"block": str(block), "copies": copies, "workload": str(workload)}
+    shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
+    shape.pop("drop_order")
+    text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:20]
+    path = folder / f"{name}{backend.suffix}"
+    artifact = known_artifact(path, backend=backend, provenance=facts)
+    if artifact is None:
+        with torch.random.fork_rng(devices=[]):
+            # The same weights every time: an interrupted run finds its sessions again.
+            torch.manual_seed(0)
+            network, feeds = chain(space, block, copies, workload)
+        artifact = export_network(
+            network, feeds, path, backend=backend, library=library, provenance=facts
+        )
+    return artifact
 
 
 def _row(
-    block: Block, workload: str, found: Sequence[Measurement], group: Sequence[Artifact]
+    block: Block, workload: str, found: Measurement, artifact: Artifact, overhead: Overhead
 ) -> TableRow:
-    """The fixed part is measured as it is, any other block as a difference per session."""
-    few, many = found[0].session_ratios, found[-1].session_ratios
-    if len(found) == 1:
-        shared = list(few)
-        costs = list(few.values())
-    else:
-        shared = [i for i in few if i in many]
-        costs = [(many[i] - few[i]) / (MANY - FEW) for i in shared]
-    if len(costs) < 2 or found[0].baseline_ns is None:
+    """The fixed part is measured as it is, any other block as its part of a chain."""
+    if found.sessions < 2 or found.baseline_ns is None:
         # A single session says nothing of its error.
-        worst = min(found, key=lambda measurement: measurement.sessions)
         raise UserError(
-            f"{block} could not be measured: {worst.status}, {worst.message}; "
+            f"{block} could not be measured: {found.status}, {found.message}; "
             "run `nas doctor` for this device, then the same command again"
         )
-    scale_ms = found[0].baseline_ns / 1e6
-    mean, half_width = mean_interval(costs)
-    stable = all(measurement.status == "ok" for measurement in found) and mean > 0
+    copies = 1 if block.kind == "fixed" else MANY
+    mean, half_width = mean_interval(list(found.session_ratios.values()))
+    cost = (mean - overhead.ratio) / copies
+    half_width = math.hypot(half_width, overhead.half_width) / copies
+    scale_ms = found.baseline_ns / 1e6
+    resources = {
+        name: None
+        if value is None
+        else max(value - (overhead.resources.get(name) or 0.0), 0.0) / copies
+        for name, value in resource_of(found).items()
+    }
     return TableRow(
         block=block,
         workload=workload,
-        latency_ms=max(mean, 0.0) * scale_ms,
-        low_ms=max(mean - half_width, 0.0) * scale_ms,
-        high_ms=max(mean + half_width, 0.0) * scale_ms,
-        sessions=len(costs),
-        status="ok" if stable else "unstable",
-        **resource_of(found, 1 if len(found) == 1 else MANY - FEW),
-        provenance=row_provenance(found, group, shared),
+        latency_ms=max(cost, 0.0) * scale_ms,
+        low_ms=max(cost - half_width, 0.0) * scale_ms,
+        high_ms=max(cost + half_width, 0.0) * scale_ms,
+        sessions=found.sessions,
+        status="ok" if found.status == "ok" and cost > 0 else "unstable",
+        **resources,
+        provenance={
+            **row_provenance([found], [artifact], list(found.session_ratios)),
+            "copies": copies,
+            "overhead_ratio": overhead.ratio,
+        },
     )
 
 

@@ -115,7 +115,7 @@ class DeviceTables:
                 high_ms=None if one.high_ns is None else one.high_ns / 1e6,
                 sessions=one.sessions,
                 status=one.status,
-                **resource_of([one], 1),
+                **resource_of(one),
                 provenance=_with_facts(
                     row_provenance([one], [artifact], list(one.session_ratios)), facts
                 ),

@@ -269,7 +269,7 @@ def describe(
         name: {
             "predicted_ms": float(objectives.predictors[name].predict([arch])[0][0]),
             "measured_ms": measured_json(result),
-            **resource_of([result], 1),
+            **resource_of(result),
             "file": subnet.artifacts[name].path.name,
         }
         for name, result in latencies.items()

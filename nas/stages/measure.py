@@ -36,7 +36,7 @@ from nas.stages.prediction import Prediction
 from nas.stages.resources import fit_resources
 from nas.stages.supernet import build_space
 from predictors.protocol import ArchitecturePredictor
-from predictors.table import Correction, TablePredictor
+from predictors.table import Correction
 from search_spaces import Architecture, TransformerSpace, UserError, Workload, sample_by_cost
 from supernet.families import build_supernet
 
@@ -108,12 +108,9 @@ class DeviceLab:
         return identity.fingerprint
 
     def measure_whole(
-        self, artifacts: Mapping[str, Sequence[Artifact]], title: str, *, keep: bool = False
+        self, artifacts: Mapping[str, Sequence[Artifact]], title: str
     ) -> dict[str, list[Measurement]]:
-        """Whole models by workload, in the given order; `lost` where the device is not at hand.
-
-        With `keep`, they become rows of the device's table.
-        """
+        """Whole models by workload, in the given order; `lost` where the device is not at hand."""
         results = {}
         for workload, models in artifacts.items():
             if self.absence is not None:
@@ -135,8 +132,6 @@ class DeviceLab:
                     lease=self.profile.lease,
                 )
             results[workload] = [found[artifact.sha256] for artifact in models]
-            if keep:
-                self.tables.keep_whole(self.workloads[workload], models, results[workload])
         return results
 
     def describe(self) -> dict[str, Any]:
@@ -161,8 +156,6 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     weights. A device that is not at hand is taken from the store, if its table is there.
     """
     lab = DeviceLab(run, space or build_space(run.config))
-    kind = run.config.latency.predictor
-    table = LatencyTable(())
     if lab.absence is not None:
         table, fits, whole = _stored_table(lab)
     else:
@@ -174,9 +167,7 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
                 rough = {name: Correction().to_json() for name in lab.workloads}
                 _write_table(lab, table, rough, [])
 
-        if kind not in ("learned", "transfer"):
-            table = measure_blocks(lab, keep)
-        fits, whole = fit_whole(lab, table, kind)
+        table, fits, whole = prepare(lab, keep)
     for error in table.interpolation:
         _say(run, str(error))
     _write_table(lab, table, {name: fit for name, (_, fit) in fits.items()}, whole)
@@ -220,18 +211,57 @@ def _write_table(
     )
 
 
-def measure_blocks(
+def prepare(
     lab: DeviceLab, keep: Callable[[LatencyTable], None] | None = None
-) -> LatencyTable:
-    """Measure the blocks under every workload, and interpolate those that the plan leaves out.
+) -> tuple[LatencyTable, Fits, list[dict[str, Any]]]:
+    """Measure what predictions need: blocks under every workload, and a few whole subnets.
+
+    Both share their sessions, so that predictor and table met the machine in the same state.
 
     Args:
         lab: The device, which is at hand.
         keep: Given the table after each step.
+
+    Returns:
+        The table, with interpolated rows for what the plan leaves out, or none for a predictor
+        that does without; predictors by workload with what `table.json` keeps of them; and the
+        subnets as they stand there.
     """
+    kind = lab.run.config.latency.predictor
+    architectures = {
+        name: sample_by_cost(
+            lab.space,
+            Prediction(lab.run, lab.space, LatencyTable(()), name, kind).size,
+            lab.run.config.latency.correction_subnets,
+            np.random.default_rng(lab.run.config.seed),
+        )
+        for name in lab.workloads
+    }
+    artifacts = {
+        name: random_subnets(lab, chosen, {name: lab.workloads[name]})[name]
+        for name, chosen in architectures.items()
+    }
+    if kind in ("learned", "transfer"):
+        table = LatencyTable(())
+        found = lab.measure_whole(artifacts, "Measuring whole subnets")
+    else:
+        table, found = _measure_blocks(lab, artifacts, keep)
+    for name, models in artifacts.items():
+        lab.tables.keep_whole(lab.workloads[name], models, found[name])
+    fits, whole = _fit(lab, table, architectures, found)
+    return table, fits, whole
+
+
+def _measure_blocks(
+    lab: DeviceLab,
+    company: Mapping[str, Sequence[Artifact]],
+    keep: Callable[[LatencyTable], None] | None,
+) -> tuple[LatencyTable, dict[str, list[Measurement]]]:
     settings = lab.run.config.latency
     blocks = len(plan(lab.space.all_blocks(), settings.grid).blocks) * len(lab.workloads)
-    with progress(lab.run.console, f"Measuring {blocks} blocks on {lab.run.device}", 1) as update:
+    subnets = sum(map(len, company.values()))
+    title = f"Measuring {blocks} blocks and {subnets} whole subnets on {lab.run.device}"
+    with progress(lab.run.console, title, 1) as update:
         return measure_table(
             lab.space,
             lab.workloads,
@@ -246,6 +276,7 @@ def measure_blocks(
             budget_s=None if settings.budget_minutes is None else 60 * settings.budget_minutes,
             known=lab.tables.known(),
             keep=keep,
+            company=company,
         )
 
 
@@ -305,55 +336,23 @@ def _whole(workload: str, arch: Architecture, predicted_ms: float, **found: Any)
     }
 
 
-def correct(
-    lab: DeviceLab, table: LatencyTable
-) -> tuple[dict[str, Correction], list[dict[str, Any]]]:
-    """`fit_whole` for the table alone, whatever the configuration asks for.
-
-    Returns:
-        Corrections by workload, and the subnets as they stand in `table.json`.
-    """
-    fits, whole = fit_whole(lab, table, "table")
-    corrections = {}
-    for name, (predictor, _) in fits.items():
-        assert isinstance(predictor, TablePredictor)
-        corrections[name] = predictor.correction
-    return corrections, whole
-
-
-def fit_whole(lab: DeviceLab, table: LatencyTable, kind: str) -> tuple[Fits, list[dict[str, Any]]]:
-    """Measure whole subnets spread over size, and fit a predictor on them.
-
-    Args:
-        lab: The device.
-        table: Its rows; none for a predictor that does without.
-        kind: One of the values of `latency.predictor`.
-
-    Returns:
-        Predictors by workload with what `table.json` keeps of them, and the subnets as they stand
-        there.
-    """
+def _fit(
+    lab: DeviceLab,
+    table: LatencyTable,
+    architectures: Mapping[str, Sequence[Architecture]],
+    measured: Mapping[str, Sequence[Measurement]],
+) -> tuple[Fits, list[dict[str, Any]]]:
+    """Fit a predictor for each workload on its whole subnets."""
     fits: Fits = {}
     whole: list[dict[str, Any]] = []
-    for name, workload in lab.workloads.items():
-        prediction = Prediction(lab.run, lab.space, table, name, kind)
-        architectures = sample_by_cost(
-            lab.space,
-            prediction.size,
-            lab.run.config.latency.correction_subnets,
-            np.random.default_rng(lab.run.config.seed),
-        )
-        artifacts = random_subnets(lab, architectures, {name: workload})
-        found = lab.measure_whole(artifacts, "Measuring whole subnets", keep=True)[name]
-        usable = [
-            (arch, measurement)
-            for arch, measurement in zip(architectures, found, strict=True)
-            if measurement.median_ns is not None
-        ]
+    for name, chosen in architectures.items():
+        pairs = list(zip(chosen, measured[name], strict=True))
+        usable = [(arch, one) for arch, one in pairs if one.median_ns is not None]
+        prediction = Prediction(lab.run, lab.space, table, name, lab.run.config.latency.predictor)
         predictor, fit = prediction.fit(
             [arch for arch, _ in usable],
-            [_ms(m.median_ns) for _, m in usable],
-            session_noise([m.session_ratios for _, m in usable]),
+            [_ms(one.median_ns) for _, one in usable],
+            session_noise([one.session_ratios for _, one in usable]),
         )
         fits[name] = predictor, fit
         whole += [
@@ -365,9 +364,9 @@ def fit_whole(lab: DeviceLab, table: LatencyTable, kind: str) -> tuple[Fits, lis
                 low_ms=_optional_ms(one.low_ns),
                 high_ms=_optional_ms(one.high_ns),
                 status=one.status,
-                **resource_of([one], 1),
+                **resource_of(one),
             )
-            for arch, one in zip(architectures, found, strict=True)
+            for arch, one in pairs
         ]
     return fits, whole
 

@@ -49,10 +49,8 @@ class Prediction:
         """What subnets to measure are spread over: a first guess of their latency."""
         if self.kind == "transfer":
             return self._source().latency_ms
-        if self.kind == "learned":
-            load = self.run.config.calls[self.workload]
-            return lambda arch: float(self.space.cost(arch, load).macs)
-        return TablePredictor(self.space, self.table, self.workload).latency_ms
+        load = self.run.config.calls[self.workload]
+        return lambda arch: float(self.space.cost(arch, load).macs)
 
     def fit(
         self, architectures: Sequence[Architecture], latency_ms: ArrayLike, noise: Noise

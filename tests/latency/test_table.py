@@ -4,13 +4,16 @@ import dataclasses
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
 
+from latency.artifact import build_artifact
 from latency.backend import DeviceLostError, ModelRejectedError
 from latency.chains import chain
 from latency.database import connect
+from latency.overhead import FEW, MANY, references
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, measure_table
 from latency.timing import TimingConfig
@@ -114,7 +117,7 @@ def lab(store, tmp_path):
     """Measures a table, each time as a new process would."""
 
     def measure(space, workloads, backend, folder="chains", timing=TIMING, progress=None):
-        return measure_table(
+        table, _ = measure_table(
             space,
             workloads,
             backend=backend,
@@ -124,6 +127,7 @@ def lab(store, tmp_path):
             folder=tmp_path / folder,
             progress=progress,
         )
+        return table
 
     return measure
 
@@ -184,7 +188,7 @@ def test_a_larger_space_asks_only_for_its_new_blocks(lab):
     table = lab(VISION, workloads, backend)
     new = set(VISION.all_blocks()) - set(small.all_blocks())
     assert {row.block for row in table.rows if row not in first.rows} == new
-    assert len({sha for models in backend.sessions for sha in models}) == 2 * len(new)
+    assert len({sha for models in backend.sessions for sha in models}) == len(new)
 
 
 def test_interrupted_and_started_again(lab):
@@ -208,17 +212,53 @@ def test_interrupted_and_started_again(lab):
         assert row.latency_ms == pytest.approx(truth_ms(row.block, Workload()), rel=0.05)
 
 
-def test_the_two_chains_of_a_block_share_their_sessions(lab):
+def test_the_two_chains_of_an_overhead_share_their_sessions(lab):
     workloads = {"latency": Workload()}
-    # A device that is anything from 1 to 3 times as slow in a session as its anchor says would
-    # give differences across sessions that mean nothing.
     backend = KnownDevice(VISION, workloads)
-    rows = lab(VISION, workloads, backend).rows
-    together = [set(models) for models in backend.sessions]
-    shas = {sha for models in together for sha in models}
-    alone = [sha for sha in shas if all(len(models) == 1 for models in together if sha in models)]
-    assert not alone
-    assert len(shas) == sum(1 if row.block.kind == "fixed" else 2 for row in rows)
+    chains = {}  # copies by block, and in which sessions each was
+    backend.mishap = lambda session, models: [
+        chains.setdefault(one.provenance["block"], {})
+        .setdefault(one.provenance["copies"], [])
+        .append(session)
+        for one in models[1:]
+    ]
+    lab(VISION, workloads, backend)
+    smallest = {str(block) for block in references(VISION.all_blocks())}
+    assert len(smallest) == 4
+    for block, copies in chains.items():
+        if block in smallest:
+            assert copies[FEW] == copies[MANY]
+        else:
+            assert list(copies) == [0 if block.startswith("fixed") else MANY]
+
+
+def test_a_whole_model_shares_the_sessions_of_the_blocks(store, tmp_path):
+    workloads = {"latency": Workload()}
+    backend = KnownDevice(VISION, workloads)
+    block = VISION.all_blocks()[-1]
+    backend.truth["whole", str(Workload())] = 3.0
+    path = tmp_path / "whole.onnx"
+    facts = {"block": "whole", "copies": 0, "workload": str(Workload())}
+    onnx.save(StubLibrary().assemble(None, {"name": "whole"}), path)
+    x = np.zeros(1, np.float32)
+    whole = build_artifact(path, inputs={"x": x}, outputs={"x": x}, provenance=facts)
+    table, found = measure_table(
+        VISION,
+        workloads,
+        backend=backend,
+        timing=TIMING,
+        store=store,
+        library=StubLibrary(),
+        folder=tmp_path / "chains",
+        company={"latency": [whole]},
+    )
+    assert found["latency"][0].median_ns == pytest.approx(3e6, rel=0.05)
+    assert table.latency_ms("latency", block) == pytest.approx(
+        truth_ms(block, Workload()), rel=0.05
+    )
+    with_whole = [models for models in backend.sessions if whole.sha256 in models]
+    assert with_whole
+    assert all(len(models) > 1 for models in with_whole)
 
 
 def test_a_block_that_is_refused_is_named(lab):
@@ -286,7 +326,7 @@ def test_progress_reaches_the_end(lab):
         KnownDevice(VISION, workloads),
         progress=lambda done, total, line: told.append((done, total)),
     )
-    chains = sum(1 if block.kind == "fixed" else 2 for block in VISION.all_blocks())
+    chains = len(VISION.all_blocks()) + len(references(VISION.all_blocks()))
     assert told[-1] == (chains, chains)
     assert told == sorted(told)
 

@@ -147,7 +147,7 @@ def test_a_table_is_measured(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     connection = connect(tmp_path / "run.db")
     try:
-        table = measure_table(
+        table, _ = measure_table(
             networks.VISION,
             {"latency": Workload()},
             backend=backend,

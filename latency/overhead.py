@@ -1,0 +1,93 @@
+"""What a chain of blocks costs beside its blocks: calling the runtime, inputs, positions.
+
+It is of the kind of block and hardly of its widths (between 5.5 and 6.7 us for all nine attention
+blocks of the digits example, 3.7 to 4.9 us for its FFN blocks). So it is measured on the smallest
+blocks of a kind, where it is the largest share, and each other block needs one chain only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from latency.measurement import Measurement
+from latency.resources import RESOURCES, resource_of
+from latency.statistics import mean_interval
+from search_spaces.blocks import Block
+
+FEW, MANY = 2, 8
+"""Copies of a block in the two chains that tell blocks from overhead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overhead:
+    """What a chain without blocks would take; nothing for a network that is measured as it is."""
+
+    ratio: float = 0.0
+    """Latency in units of the anchor's."""
+    half_width: float = 0.0
+    """Half-width of its 95 % interval; infinite if that is not known."""
+    resources: Mapping[str, float | None] = field(default_factory=dict)
+    """By name (`latency.resources.RESOURCES`); None where the device does not tell."""
+
+    def resource(self, name: str) -> float:
+        """What of a resource goes off a chain."""
+        return self.resources.get(name) or 0.0
+
+
+def references(blocks: Sequence[Block]) -> list[Block]:
+    """The smallest blocks of each kind, at its least and at its largest embedding width."""
+    found = []
+    for kind in dict.fromkeys(block.kind for block in blocks if block.kind != "fixed"):
+        members = [block for block in blocks if block.kind == kind]
+        embeds = [block.width("embed") for block in members]
+        for embed in sorted({min(embeds), max(embeds)}):
+            found.append(min((b for b in members if b.width("embed") == embed), key=_size))
+    return found
+
+
+def _size(block: Block) -> int:
+    return math.prod(width for _, width in block.widths)
+
+
+def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
+    """The overhead of a kind of block.
+
+    Args:
+        pairs: Measurements of the chains of `FEW` and of `MANY`, timed in the same sessions, of
+            each reference of the kind.
+    """
+    means, widths = [], []
+    for few, many in pairs:
+        values = [
+            _rest(few.session_ratios[session], many.session_ratios[session])
+            for session in few.session_ratios
+            if session in many.session_ratios
+        ]
+        mean, half_width = mean_interval(values) if values else (0.0, math.inf)
+        means.append(mean)
+        widths.append(half_width)
+    together = math.hypot(*widths) / len(widths)
+    apart = (max(means) - min(means)) / 2
+    return Overhead(
+        ratio=max(fmean(means), 0.0),
+        half_width=max(together, apart),
+        resources={name: _resource(name, pairs) for name in RESOURCES},
+    )
+
+
+def _rest(few: float, many: float) -> float:
+    """What is left of two chains for no block at all."""
+    return (MANY * few - FEW * many) / (MANY - FEW)
+
+
+def _resource(name: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> float | None:
+    values = []
+    for chains in pairs:
+        few, many = (resource_of(one)[name] for one in chains)
+        if few is None or many is None:
+            return None
+        values.append(max(_rest(few, many), 0.0))
+    return fmean(values)
