@@ -120,6 +120,10 @@ class RunDirectory:
         files = (self.checkpoint, self.training_log, self.supernet, self.supernet_json)
         return any(file.exists() for file in files)
 
+    def of_device(self, device: str) -> RunDirectory:
+        """The same directory, as another device sees it."""
+        return RunDirectory(self.path, device)
+
     def make(self) -> None:
         """Make the directory.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.space import Architecture
+from search_spaces.space import Architecture, Choice
 from search_spaces.transformer import TransformerSpace
 
 
@@ -21,7 +21,7 @@ class BlockCounts:
     def __init__(self, space: TransformerSpace) -> None:
         self.space = space
         self.blocks = space.all_blocks()
-        column: dict[tuple[object, ...], int] = {
+        column: dict[tuple[str, tuple[Choice, ...]], int] = {
             (block.kind, tuple(width for name, width in block.widths if name != "kv_heads")): place
             for place, block in enumerate(self.blocks)
         }

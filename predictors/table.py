@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latency.noise import Noise
 from latency.statistics import t_quantile
-from latency.table import LatencyTable
+from latency.table import LatencyTable, TableRow
 from predictors.blocks import BlockCounts
 from predictors.calibration import relative_std
 from predictors.protocol import checked_latency
@@ -22,7 +21,10 @@ from search_spaces.transformer import TransformerSpace
 TERMS = ("fixed", "attention", "ffn")
 PRIOR_STRENGTH = 1e-3
 """Weight of the belief that each term's factor is 1, against one relative error of a subnet."""
+LEAST_FACTOR = 0.1
+"""Noise may ask for less, and for latencies below 0."""
 UNCORRECTED_STD = 0.05
+Z_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,12 @@ class TablePredictor:
         self.held_out = np.array(left_out)
         factors = _factors(terms)
         rows = self._row_std_ms(counts, factors) / measured
-        noise = noise or Noise()
-        belief = max(UNCORRECTED_STD / math.sqrt(1 + len(measured)), noise.own)
-        rest = relative_std(self.held_out, belief=belief, known=rows, fitted=len(factors))
+        rest = relative_std(
+            self.held_out, unfitted=UNCORRECTED_STD, noise=noise, known=rows, fitted=len(factors)
+        )
         self.correction = Correction(
             coefficients=tuple(round(float(value), 6) for value in factors),
-            # Shared once by the factors, once by what is measured in other sessions
-            std=round(math.sqrt(rest**2 + 2 * noise.shared**2), 6),
+            std=round(rest, 6),
             subnets=len(measured),
         )
         return self
@@ -143,30 +144,41 @@ class TablePredictor:
         return sums
 
     @cached_property
-    def _counts(self) -> BlockCounts:
+    def _count(self) -> BlockCounts:
         return BlockCounts(self.space)
 
     @cached_property
     def _rows(self) -> NDArray[np.float64]:
         """Latency of each block in the column of its kind, shape `(blocks, 3)`, ms."""
-        rows = np.zeros((len(self._counts.blocks), len(TERMS)))
-        for place, block in enumerate(self._counts.blocks):
-            rows[place, TERMS.index(block.kind)] = self.table.latency_ms(self.workload, block)
-        return rows
+        return self._by_kind([row.latency_ms if row else 0.0 for row in self._measured])
 
     @cached_property
     def _row_stds(self) -> NDArray[np.float64]:
         """Standard error of each block's row in the column of its kind, `(blocks, 3)`, ms."""
-        measured = {row.block: row for row in self.table.rows if row.workload == self.workload}
-        stds = np.zeros_like(self._rows)
-        for place, block in enumerate(self._counts.blocks):
-            row = measured.get(block)
-            if row is not None and row.std_ms is not None:
-                stds[place, TERMS.index(block.kind)] = row.std_ms
-            elif row is not None and row.sessions > 1:
-                half_width = (row.high_ms - row.low_ms) / 2
-                stds[place, TERMS.index(block.kind)] = half_width / t_quantile(row.sessions - 1)
-        return stds
+        return self._by_kind([_standard_error_ms(row) if row else 0.0 for row in self._measured])
+
+    @cached_property
+    def _measured(self) -> list[TableRow | None]:
+        """The row of each block; None where there is none."""
+        rows = {row.block: row for row in self.table.rows if row.workload == self.workload}
+        return [rows.get(block) for block in self._count.blocks]
+
+    def _by_kind(self, values: Sequence[float]) -> NDArray[np.float64]:
+        kinds = [TERMS.index(block.kind) for block in self._count.blocks]
+        columns: NDArray[np.float64] = np.eye(len(TERMS))[kinds] * np.array(values)[:, None]
+        return columns
+
+    def _counts(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        """Number of times that each block occurs, shape `(n, blocks)`.
+
+        Raises:
+            UserError: One that occurs was not measured.
+        """
+        counts = self._count(architectures)
+        for place in np.flatnonzero(counts.any(axis=0)):
+            if self._measured[place] is None:
+                self.table.latency_ms(self.workload, self._count.blocks[place])  # says so
+        return counts
 
     def _row_std_ms(
         self, counts: NDArray[np.float64], factors: NDArray[np.float64]
@@ -180,7 +192,27 @@ class TablePredictor:
         return std
 
 
+def _standard_error_ms(row: TableRow) -> float:
+    """Standard error of a row by its 95 % interval."""
+    half_width = (row.high_ms - row.low_ms) / 2
+    # What was not measured in sessions has a normal interval
+    return half_width / (t_quantile(row.sessions - 1) if row.sessions > 1 else Z_95)
+
+
 def _factors(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares of `terms @ factors = 1` with a pull to factors of 1, shape `(3,)`."""
-    prior = PRIOR_STRENGTH * np.eye(terms.shape[1])
-    return np.linalg.solve(terms.T @ terms + prior, terms.sum(axis=0) + prior.sum(axis=0))
+    """Least squares of `terms @ factors = 1` with a pull to factors of 1, shape `(3,)`.
+
+    None goes below `LEAST_FACTOR`: those that would stay there, and the others are fitted again.
+    """
+    factors = np.ones(terms.shape[1])
+    free = np.ones(terms.shape[1], dtype=np.bool_)
+    while free.any():
+        x, rest = terms[:, free], 1 - terms[:, ~free] @ factors[~free]
+        prior = PRIOR_STRENGTH * np.eye(x.shape[1])
+        factors[free] = np.linalg.solve(x.T @ x + prior, x.T @ rest + PRIOR_STRENGTH)
+        low = free & (factors < LEAST_FACTOR)
+        if not low.any():
+            break
+        factors[low] = LEAST_FACTOR
+        free &= ~low
+    return factors

@@ -266,21 +266,26 @@ class SearchSpace:
         alike: dict[tuple[str, ...], list[int]] = {}
         for row, arch in enumerate(architectures):
             alike.setdefault(tuple(arch._values), []).append(row)
+        controls = [column for column, _, _ in self._controllers]
         for names, rows in alike.items():
             values = [architectures[row]._values for row in rows]
             try:
                 columns = [self._position[name] for name in names]
-                for name, column in zip(names, columns, strict=True):
-                    found = list(map(itemgetter(name), values))
-                    if not set(map(type, found)) <= self._types[column]:
-                        raise KeyError(name)
-                    genes[rows, column] = list(map(self._index[column].__getitem__, found))
+                found = [list(map(itemgetter(name), values)) for name in names]
+                for column, choices in zip(columns, found, strict=True):
+                    if not set(map(type, choices)) <= self._types[column]:
+                        raise TypeError
+                genes[np.ix_(rows, columns)] = np.array(
+                    [
+                        list(map(self._index[column].__getitem__, choices))
+                        for column, choices in zip(columns, found, strict=True)
+                    ]
+                ).T
             except (KeyError, TypeError):
                 columns = []
-            controls = [column for column, _, _ in self._controllers]
-            _, first = np.unique(genes[np.ix_(rows, controls)], axis=0, return_index=True)
             wanted = np.isin(np.arange(self.dimensions), columns)
-            if any((self.active_mask(genes[rows[i]]) != wanted).any() for i in first):
+            cases = dict(zip(map(tuple, genes[np.ix_(rows, controls)].tolist()), rows, strict=True))
+            if any((self.active_mask(genes[row]) != wanted).any() for row in cases.values()):
                 # Some of these are not of this space: the slow way finds out which, and why.
                 genes[rows] = [self.encode(architectures[row]) for row in rows]
         return genes

@@ -228,8 +228,18 @@ class LatencyConfig(Section):
     mode: Literal["quick", "standard"] = Field(
         default="quick", description="quick for a first look, standard for figures to rely on."
     )
+    predictor: Literal["auto", "table", "learned", "transfer"] = Field(
+        default="auto",
+        description="table sums blocks; learned and transfer measure whole subnets only, transfer "
+        "with another device's table; auto is table unless whole subnets alone tell more.",
+    )
+    source: str | None = Field(
+        default=None, description="Device of this run directory whose table transfer starts from."
+    )
     correction_subnets: Whole = Field(
-        default=8, description="Whole subnets that are measured to correct the sum of the blocks."
+        default=8,
+        description="Whole subnets that are measured: to correct the sum of the blocks, or to "
+        "learn from (25 are better then, and 10 for transfer).",
     )
     grid: Annotated[int, Field(strict=True, ge=2)] | None = Field(
         default=None,

@@ -267,7 +267,7 @@ def describe(
     cost = supernet.space.cost(arch, objectives.workload)
     workloads = {
         name: {
-            "predicted_ms": objectives.predictors[name].latency_ms(arch),
+            "predicted_ms": float(objectives.predictors[name].predict([arch])[0][0]),
             "measured_ms": measured_json(result),
             **resource_of([result], 1),
             "file": subnet.artifacts[name].path.name,

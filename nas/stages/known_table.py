@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from latency.table import LatencyTable, TableRow
 from nas.atomic import read_json
 from nas.run import Run
 from nas.stages.measure import DeviceLab, measure_device
-from predictors.table import Correction, TablePredictor
-from search_spaces import Block, TransformerSpace, UserError
+from nas.stages.prediction import Prediction, read_rows
+from predictors.protocol import ArchitecturePredictor
+from search_spaces import TransformerSpace, UserError
 
 
-def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredictor]:
+def load_predictors(run: Run, space: TransformerSpace) -> dict[str, ArchitecturePredictor]:
     """The predictors of `table.json`, by workload.
 
     Raises:
@@ -29,25 +29,19 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, TablePredict
             ("device", data["device"]["name"], run.device),
             ("workload", data["workloads"], workloads),
             ("measuring mode", data["mode"], run.config.latency.mode),
+            ("predictor", data.get("predictor", "auto"), run.config.latency.predictor),
         ):
             if found != wanted:
                 raise UserError(
                     f"{path} is of another {what} ({found}, not {wanted}); run `nas measure` again"
                 )
-        table = LatencyTable(
-            TableRow(
-                block=Block(kind=row["kind"], widths=tuple(row["widths"].items())),
-                **{key: row[key] for key in row if key not in ("kind", "widths")},
+        table = read_rows(data)
+        return {
+            name: Prediction(run, space, table, name, run.config.latency.predictor).read(
+                data["corrections"][name], data["whole"]
             )
-            for row in data["rows"]
-        )
-        corrections = {
-            name: Correction(
-                coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
-            )
-            for name, fit in data["corrections"].items()
+            for name in workloads
         }
-        return {name: TablePredictor(space, table, name, corrections[name]) for name in workloads}
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:

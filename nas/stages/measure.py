@@ -32,11 +32,16 @@ from nas.atomic import write_json
 from nas.progress import Update, progress
 from nas.run import Run
 from nas.stages.device_tables import DeviceTables, session_ratios
+from nas.stages.prediction import Prediction
 from nas.stages.resources import fit_resources
 from nas.stages.supernet import build_space
+from predictors.protocol import ArchitecturePredictor
 from predictors.table import Correction, TablePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, Workload, sample_by_cost
 from supernet.families import build_supernet
+
+Fits = dict[str, tuple[ArchitecturePredictor, dict[str, Any]]]
+"""By workload: a predictor, and what `table.json` keeps of it."""
 
 
 class DeviceLab:
@@ -156,21 +161,25 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     weights. A device that is not at hand is taken from the store, if its table is there.
     """
     lab = DeviceLab(run, space or build_space(run.config))
+    kind = run.config.latency.predictor
+    table = LatencyTable(())
     if lab.absence is not None:
-        table, corrections, whole = _stored_table(lab)
+        table, fits, whole = _stored_table(lab)
     else:
         if change := lab.tables.change():
             _say(run, change)
 
         def keep(table: LatencyTable) -> None:
             if lab.tables.keep(table):
-                _write_table(lab, table, {name: Correction() for name in lab.workloads}, [])
+                rough = {name: Correction().to_json() for name in lab.workloads}
+                _write_table(lab, table, rough, [])
 
-        table = measure_blocks(lab, keep)
-        corrections, whole = correct(lab, table)
+        if kind not in ("learned", "transfer"):
+            table = measure_blocks(lab, keep)
+        fits, whole = fit_whole(lab, table, kind)
     for error in table.interpolation:
         _say(run, str(error))
-    _write_table(lab, table, corrections, whole)
+    _write_table(lab, table, {name: fit for name, (_, fit) in fits.items()}, whole)
     fit_resources(run.config, lab.space, table, whole)  # told now if the device does not tell them
     counts = Counter(row.status for row in table.rows)
     return {
@@ -190,7 +199,7 @@ def _say(run: Run, line: str) -> None:
 def _write_table(
     lab: DeviceLab,
     table: LatencyTable,
-    corrections: Mapping[str, Correction],
+    corrections: Mapping[str, Mapping[str, Any]],
     whole: Sequence[Mapping[str, Any]],
 ) -> None:
     write_json(
@@ -204,7 +213,8 @@ def _write_table(
             "mode": lab.timing.mode,
             "rows": [row.to_json() for row in table.rows],
             "interpolation": [error.to_json() for error in table.interpolation],
-            "corrections": {name: fit.to_json() for name, fit in corrections.items()},
+            "predictor": lab.run.config.latency.predictor,
+            "corrections": corrections,
             "whole": whole,
         },
     )
@@ -241,7 +251,7 @@ def measure_blocks(
 
 def _stored_table(
     lab: DeviceLab,
-) -> tuple[LatencyTable, dict[str, Correction], list[dict[str, Any]]]:
+) -> tuple[LatencyTable, Fits, list[dict[str, Any]]]:
     """The table of a device that is not at hand, corrected by the subnets measured back then."""
     identity = lab.tables.last()
     assert identity is not None
@@ -250,9 +260,10 @@ def _stored_table(
         f"{lab.absence}; its stored {identity.mode} table is used, and nothing is measured on it",
     )
     table, subnets = lab.tables.stored(identity)
-    corrections, whole = {}, []
+    fits: Fits = {}
+    whole = []
     for name, workload in lab.workloads.items():
-        predictor = TablePredictor(lab.space, table, name)
+        prediction = Prediction(lab.run, lab.space, table, name, lab.run.config.latency.predictor)
         usable: list[tuple[Architecture, StoredRow]] = []
         for row in subnets:
             try:
@@ -261,17 +272,17 @@ def _stored_table(
                 continue
             if row.workload == workload:
                 usable.append((arch, row))
-        predictor.fit(
+        predictor, fit = prediction.fit(
             [arch for arch, _ in usable],
             [row.latency_ms for _, row in usable],
-            noise=session_noise([session_ratios(row) for _, row in usable]),
+            session_noise([session_ratios(row) for _, row in usable]),
         )
-        corrections[name] = predictor.correction
+        fits[name] = predictor, fit
         whole += [
             _whole(
                 name,
                 arch,
-                predictor.latency_ms(arch),
+                float(predictor.predict([arch])[0][0]),
                 measured_ms=row.latency_ms,
                 low_ms=row.low_ms,
                 high_ms=row.high_ms,
@@ -281,7 +292,7 @@ def _stored_table(
             )
             for arch, row in usable
         ]
-    return table, corrections, whole
+    return table, fits, whole
 
 
 def _whole(workload: str, arch: Architecture, predicted_ms: float, **found: Any) -> dict[str, Any]:
@@ -297,17 +308,38 @@ def _whole(workload: str, arch: Architecture, predicted_ms: float, **found: Any)
 def correct(
     lab: DeviceLab, table: LatencyTable
 ) -> tuple[dict[str, Correction], list[dict[str, Any]]]:
-    """Measure whole subnets spread over size, and fit the factors of the table's terms.
+    """`fit_whole` for the table alone, whatever the configuration asks for.
 
     Returns:
         Corrections by workload, and the subnets as they stand in `table.json`.
     """
-    corrections, whole = {}, []
+    fits, whole = fit_whole(lab, table, "table")
+    corrections = {}
+    for name, (predictor, _) in fits.items():
+        assert isinstance(predictor, TablePredictor)
+        corrections[name] = predictor.correction
+    return corrections, whole
+
+
+def fit_whole(lab: DeviceLab, table: LatencyTable, kind: str) -> tuple[Fits, list[dict[str, Any]]]:
+    """Measure whole subnets spread over size, and fit a predictor on them.
+
+    Args:
+        lab: The device.
+        table: Its rows; none for a predictor that does without.
+        kind: One of the values of `latency.predictor`.
+
+    Returns:
+        Predictors by workload with what `table.json` keeps of them, and the subnets as they stand
+        there.
+    """
+    fits: Fits = {}
+    whole: list[dict[str, Any]] = []
     for name, workload in lab.workloads.items():
-        predictor = TablePredictor(lab.space, table, name)
+        prediction = Prediction(lab.run, lab.space, table, name, kind)
         architectures = sample_by_cost(
             lab.space,
-            predictor.latency_ms,
+            prediction.size,
             lab.run.config.latency.correction_subnets,
             np.random.default_rng(lab.run.config.seed),
         )
@@ -318,17 +350,17 @@ def correct(
             for arch, measurement in zip(architectures, found, strict=True)
             if measurement.median_ns is not None
         ]
-        predictor.fit(
+        predictor, fit = prediction.fit(
             [arch for arch, _ in usable],
             [_ms(m.median_ns) for _, m in usable],
-            noise=session_noise([m.session_ratios for _, m in usable]),
+            session_noise([m.session_ratios for _, m in usable]),
         )
-        corrections[name] = predictor.correction
+        fits[name] = predictor, fit
         whole += [
             _whole(
                 name,
                 arch,
-                predictor.latency_ms(arch),
+                float(predictor.predict([arch])[0][0]),
                 measured_ms=_optional_ms(one.median_ns),
                 low_ms=_optional_ms(one.low_ns),
                 high_ms=_optional_ms(one.high_ns),
@@ -337,7 +369,7 @@ def correct(
             )
             for arch, one in zip(architectures, found, strict=True)
         ]
-    return corrections, whole
+    return fits, whole
 
 
 def random_subnets(

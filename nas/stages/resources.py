@@ -11,8 +11,8 @@ from nas.atomic import read_json
 from nas.config import Config
 from nas.run import Run
 from nas.search import parse_constraints
+from nas.stages.prediction import read_rows
 from predictors.resources import ResourcePredictor
-from predictors.table import TablePredictor
 from search_spaces import TransformerSpace
 
 
@@ -53,15 +53,13 @@ def fit_resources(
     return found
 
 
-def load_resources(
-    run: Run, space: TransformerSpace, predictors: Mapping[str, TablePredictor]
-) -> dict[str, ResourcePredictor]:
-    """As `fit_resources`, from `table.json`, whose rows `predictors` hold.
+def load_resources(run: Run, space: TransformerSpace) -> dict[str, ResourcePredictor]:
+    """As `fit_resources`, from `table.json`.
 
     Raises:
         UserError: The device does not tell one of them.
     """
-    if not predictors or not wanted_resources(run.config):
+    if not wanted_resources(run.config):
         return {}
-    table = next(iter(predictors.values())).table
-    return fit_resources(run.config, space, table, read_json(run.directory.table)["whole"])
+    data = read_json(run.directory.table)
+    return fit_resources(run.config, space, read_rows(data), data["whole"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from nas.search.result import SearchResult
 from nas.stages.known_table import load_predictors
 from nas.stages.resources import load_resources, wanted_resources
 from nas.stages.supernet import TrainedSupernet, open_supernet
-from predictors.table import TablePredictor
+from predictors.blocks import BlockCounts
+from predictors.protocol import ArchitecturePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
 
 
@@ -38,7 +39,7 @@ class Objectives:
     """
 
     def __init__(
-        self, run: Run, space: TransformerSpace, predictors: dict[str, TablePredictor]
+        self, run: Run, space: TransformerSpace, predictors: Mapping[str, ArchitecturePredictor]
     ) -> None:
         settings = run.config.search
         known = run.config.objectives
@@ -53,7 +54,8 @@ class Objectives:
         self.cheap = tuple(dict.fromkeys(name for name in wanted if name not in qualities))
         self.space = space
         self.predictors = predictors
-        self.resources = load_resources(run, space, predictors)
+        self.counts = BlockCounts(space)
+        self.resources = load_resources(run, space)
         # KV cache and MACs are those of the workload that asks the most.
         self.workload = max(run.config.calls.values(), key=_tokens)
 
@@ -74,8 +76,11 @@ class Objectives:
             return self.predictors[workload].predict(architectures)[0]
         if name in self.resources:
             return self.resources[name].predict(architectures)
-        costs = [self.space.cost(arch, self.workload) for arch in architectures]
-        return np.array([float(getattr(cost, name)) for cost in costs])
+        costs = [self.space.block_cost(block, self.workload) for block in self.counts.blocks]
+        values: NDArray[np.float64] = self.counts(architectures) @ np.array(
+            [float(getattr(cost, name)) for cost in costs]
+        )
+        return values
 
     def front(self, result: SearchResult) -> NDArray[np.int64]:
         """Evaluations within all bounds that no other such one dominates in the objectives."""

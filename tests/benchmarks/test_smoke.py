@@ -17,9 +17,10 @@ from supernet.families import build_supernet
 pytestmark = pytest.mark.slow
 
 SPACE = SPACES["digits"]
+BENCHMARKS = ["fidelity", "kill", "latency", "overhead", "predictor_choice", "second_device"]
 
 
-@pytest.mark.parametrize("name", ["fidelity", "kill", "latency", "overhead", "second_device"])
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_help(name, capsys, monkeypatch):
     module = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr("sys.argv", [name, "--help"])

@@ -63,6 +63,7 @@ def operations(path: Path) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 @coremltools
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_conversion(precision: str, library: GraphLibrary, tmp_path: Path) -> None:

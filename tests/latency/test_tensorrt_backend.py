@@ -106,6 +106,7 @@ def test_bad_options(options, message) -> None:
         TensorRTBackend(**options)
 
 
+@pytest.mark.slow
 @rtx
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_engines_are_built_without_a_gpu(

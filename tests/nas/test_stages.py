@@ -455,6 +455,28 @@ def test_a_second_device_evaluates_nothing_that_is_known(copied, monkeypatch):
         assert (copied / subnet["export"]).is_file()
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("learned", ["latency.correction_subnets=6"]),
+        ("transfer", ["latency.correction_subnets=4", "latency.source=cpu"]),
+    ],
+)
+def test_a_device_without_a_table_is_searched(copied, kind, more):
+    """Whole subnets alone, or with the first device's table."""
+    overrides = ["--device", "cpu-1t", f"latency.predictor={kind}", *more]
+    assert main(["measure", "digits.yaml", *overrides]) == 0
+    table = load(copied / "table.cpu-1t.json")
+    assert table["rows"] == []
+    (fit,) = table["corrections"].values()
+    assert fit["subnets"] == len(table["whole"])
+    assert fit["kind"] in fit["cross_validation_mape"]
+    assert main(["search", "digits.yaml", *overrides]) == 0
+    values = [point["values"][-1] for point in load(copied / "search.cpu-1t.json")["evaluated"]]
+    assert min(values) > 0
+    assert main(["search", "digits.yaml", "--device", "cpu-1t"]) == 2  # of another predictor
+
+
 # Bounds.
 
 

@@ -12,6 +12,7 @@ from latency.statistics import t_quantile
 from latency.table import LatencyTable, TableRow
 from predictors.table import UNCORRECTED_STD, Correction, TablePredictor
 from search_spaces import DecoderSpace, UserError, VisionTransformerSpace, sample_by_cost
+from tests.predictors.simulated_device import measured_table
 
 SPACE = VisionTransformerSpace(
     image_size=8,
@@ -46,26 +47,6 @@ def table(space=SPACE, workload="latency"):
         )
         for block in space.all_blocks()
     )
-
-
-def measured_table(noise, rng, sessions=5):
-    """A table whose rows err as their intervals say."""
-    rows = []
-    for block in SPACE.all_blocks():
-        seen = cost_ms(block) * (1 + noise * sessions**0.5 * rng.standard_normal(sessions))
-        half_width = t_quantile(sessions - 1) * seen.std(ddof=1) / sessions**0.5
-        rows.append(
-            TableRow(
-                block=block,
-                workload="latency",
-                latency_ms=seen.mean(),
-                low_ms=seen.mean() - half_width,
-                high_ms=seen.mean() + half_width,
-                sessions=sessions,
-                status="ok",
-            )
-        )
-    return LatencyTable(rows)
 
 
 def some(count, seed=0):
@@ -133,7 +114,9 @@ def test_nine_of_ten_unseen_subnets_are_within_the_interval(subnets, noise, row_
         rng = np.random.default_rng(seed)
         architectures = list(dict.fromkeys(SPACE.sample(rng) for _ in range(subnets + 40)))
         latency = measured(architectures, (1.3, 0.95, 1.05), noise, seed)
-        predictor = TablePredictor(SPACE, measured_table(row_noise, rng), "latency")
+        predictor = TablePredictor(
+            SPACE, measured_table(cost_ms, row_noise, rng, space=SPACE), "latency"
+        )
         predictor.fit(architectures[:subnets], latency[:subnets], noise=Noise(own=noise))
         mean, std = predictor.predict(architectures[subnets:])
         covered.append(np.mean(np.abs(mean - latency[subnets:]) <= 1.645 * std))
@@ -173,6 +156,15 @@ def test_wide_rows_make_wide_intervals():
     np.testing.assert_allclose(std, np.hypot(UNCORRECTED_STD * mean, times * row_std))
 
 
+def test_a_block_without_a_row_is_asked_for_only_where_it_occurs():
+    rows = [row for row in table().rows if dict(row.block.widths).get("embed") != 96]
+    predictor = TablePredictor(SPACE, LatencyTable(rows), "latency")
+    known = [arch for arch in some(30) if arch["embed"] != 96]
+    np.testing.assert_allclose(predictor.predict(known)[0], measured(known, (1, 1, 1)), rtol=1e-12)
+    with pytest.raises(UserError, match=r"no row for fixed\(embed=96\) with workload 'latency'"):
+        predictor.predict([*known, SPACE.largest])
+
+
 def test_ten_thousand_architectures_are_predicted_at_once():
     """A fifth of a second is what is asked for; it takes an eighth of that."""
     rng = np.random.default_rng(0)
@@ -199,6 +191,18 @@ def test_few_subnets_move_the_factors_together():
     # Left out, nothing is known: the error is that of the plain sum, a third too little.
     assert predictor.held_out == pytest.approx([1 / 1.5 - 1], rel=0.01)
     assert 0.2 < predictor.correction.std < 0.5
+
+
+def test_noise_makes_no_latency_below_0():
+    """Two subnets on a machine that was busy while the larger one was measured."""
+    small, large = SPACE.smallest, SPACE.largest
+    sums = measured([small, large], (1, 1, 1))
+    for latency in ([0.05 * sums[0], 9 * sums[1]], [9 * sums[0], 0.05 * sums[1]]):
+        predictor = TablePredictor(SPACE, table(), "latency").fit([small, large], latency)
+        assert min(predictor.correction.coefficients) >= 0.1
+        mean, std = predictor.predict(some(30))
+        assert (mean >= 0.1 * measured(some(30), (1, 1, 1)) - 1e-9).all()
+        assert (std > 0).all()
 
 
 def test_without_subnets_there_is_no_correction():

@@ -1,0 +1,93 @@
+"""Terms that the latency of a layered network is a weighted sum of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MAX_COUNT = 64
+"""Whole numbers up to this one may be a number of layers."""
+MAX_COUNTS = 2
+"""Columns that are taken for numbers of layers, such as those of an encoder and a decoder."""
+SECOND_ORDER = 0.5
+"""How much smaller the weight of two widths together is expected to be than that of one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostTerms:
+    """Terms of the cost of an architecture; units of the features do not matter.
+
+    Free terms: 1 and each number of layers. Held terms: each width times all of these together
+    and times each number of layers, the squares of the numbers of layers, and, with enough rows,
+    pairs of widths times each number of layers.
+
+    Which columns are numbers of layers is seen from the data: whole numbers up to 64. Without any,
+    the terms are those of a linear or quadratic function.
+    """
+
+    counts: tuple[int, ...]
+    """Columns that are numbers of layers."""
+    widths: tuple[int, ...]
+    """Other columns that vary."""
+    center: Array
+    """Means of the columns, shape `(d,)`."""
+    spread: Array
+    """Standard deviations of the columns, shape `(d,)`."""
+    pairs: bool
+    """Whether two widths may matter together."""
+
+    @classmethod
+    def of(cls, x: Array, y: Array) -> Self:
+        """Terms for features `x`, shape `(n, d)`, and latencies `y`, shape `(n,)`."""
+        counts = _count_columns(x, y)
+        center, spread = x.mean(axis=0), x.std(axis=0)
+        varies = spread > 1e-9 * np.abs(center)
+        widths = tuple(int(j) for j in np.flatnonzero(varies) if j not in counts)
+        terms = cls(counts=counts, widths=widths, center=center, spread=spread, pairs=True)
+        few = len(x) < 2 * terms(x[:1]).shape[1]
+        return (
+            cls(counts=counts, widths=widths, center=center, spread=spread, pairs=False)
+            if few
+            else terms
+        )
+
+    @property
+    def held_factors(self) -> Array:
+        """How large the weights of the held terms may be, relative to each other."""
+        layers, widths = max(1, len(self.counts)), len(self.widths)
+        ones = widths * (1 + len(self.counts)) + len(self.counts)
+        pairs = layers * widths * (widths + 1) // 2 if self.pairs else 0
+        return np.concatenate([np.ones(ones), np.full(pairs, SECOND_ORDER)])
+
+    def __call__(self, x: Array) -> Array:
+        """Terms of features of shape `(n, d)`, shape `(n, p)`; the free ones come first."""
+        widths = list(self.widths)
+        z = (x[:, widths] - self.center[widths]) / self.spread[widths]  # (n, w)
+        layers = x[:, list(self.counts)] / self.center[list(self.counts)]  # (n, c)
+        free = np.concatenate([np.ones((len(x), 1)), layers], axis=1)
+        depths = [free.sum(axis=1), *layers.T]
+        terms = [free, *(depth[:, None] * z for depth in depths), layers**2 - layers]
+        if self.pairs:
+            first, second = np.triu_indices(len(widths))
+            product = z[:, first] * z[:, second]
+            terms += [
+                layer[:, None] * product
+                for layer in (layers.T if self.counts else [1 + 0 * x[:, 0]])
+            ]
+        return np.concatenate(terms, axis=1)
+
+
+def _count_columns(x: Array, y: Array) -> tuple[int, ...]:
+    """Columns that may be numbers of layers; the ones that go with latency most, if many."""
+    found = [
+        (-abs(float(np.corrcoef(column, y)[0, 1])), index)
+        for index, column in enumerate(x.T)
+        if column.min() >= 1 and column.max() <= MAX_COUNT and np.ptp(column) > 0
+        if np.array_equal(column, np.round(column)) and np.ptp(y) > 0
+    ]
+    return tuple(index for _, index in sorted(found)[:MAX_COUNTS])
