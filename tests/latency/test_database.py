@@ -125,7 +125,8 @@ def test_missing_folder_and_directory(tmp_path: Path) -> None:
 def test_tables_of_an_older_version_are_brought_to_this_one(tmp_path: Path) -> None:
     connection = connect(tmp_path / "run.db")
     ensure_schema(connection, "room", 1, ["CREATE TABLE room_rows (x)"])
-    connection.execute("INSERT INTO room_rows VALUES (7)")
+    with transaction(connection):
+        connection.execute("INSERT INTO room_rows VALUES (7)")
     upgrades = {
         1: ["ALTER TABLE room_rows ADD COLUMN y"],
         2: ["ALTER TABLE room_rows ADD COLUMN z DEFAULT 5"],
