@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -49,12 +49,12 @@ class CostTerms:
         varies = spread > 1e-9 * np.abs(center)
         widths = tuple(int(j) for j in np.flatnonzero(varies) if j not in counts)
         terms = cls(counts=counts, widths=widths, center=center, spread=spread, pairs=True)
-        few = len(x) < 2 * terms(x[:1]).shape[1]
-        return (
-            cls(counts=counts, widths=widths, center=center, spread=spread, pairs=False)
-            if few
-            else terms
-        )
+        return terms.for_rows(len(x))
+
+    def for_rows(self, count: int) -> Self:
+        """The same terms, less the pairs where `count` rows are too few for so many."""
+        few = count < 2 * (1 + len(self.counts) + len(self.held_factors))
+        return replace(self, pairs=self.pairs and not few)
 
     @property
     def held_factors(self) -> Array:
