@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -17,14 +17,17 @@ MAX_COUNTS = 2
 SECOND_ORDER = 0.5
 """How much smaller the weight of two widths together is expected to be than that of one."""
 
+MAX_PAIRED = 200
+"""Terms, pairs among them, that a fit takes seconds with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostTerms:
     """Terms of the cost of an architecture; units of the features do not matter.
 
     Free terms: 1 and each number of layers. Held terms: each width times all of these together
-    and times each number of layers, the squares of the numbers of layers, and, with enough rows,
-    pairs of widths times each number of layers.
+    and times each number of layers, products of two numbers of layers, and, with enough rows,
+    products of two widths times each number of layers.
 
     Which columns are numbers of layers is seen from the data: whole numbers up to 64. Without any,
     the terms are those of a linear or quadratic function.
@@ -49,19 +52,19 @@ class CostTerms:
         varies = spread > 1e-9 * np.abs(center)
         widths = tuple(int(j) for j in np.flatnonzero(varies) if j not in counts)
         terms = cls(counts=counts, widths=widths, center=center, spread=spread, pairs=True)
-        few = len(x) < 2 * terms(x[:1]).shape[1]
-        return (
-            cls(counts=counts, widths=widths, center=center, spread=spread, pairs=False)
-            if few
-            else terms
-        )
+        return terms.for_rows(len(x))
+
+    def for_rows(self, count: int) -> Self:
+        """The same terms, less the pairs where `count` rows are too few for so many terms."""
+        terms = 1 + len(self.counts) + len(self.held_factors)
+        return replace(self, pairs=self.pairs and terms <= min(MAX_PAIRED, count // 2))
 
     @property
     def held_factors(self) -> Array:
         """How large the weights of the held terms may be, relative to each other."""
-        layers, widths = max(1, len(self.counts)), len(self.widths)
-        ones = widths * (1 + len(self.counts)) + len(self.counts)
-        pairs = layers * widths * (widths + 1) // 2 if self.pairs else 0
+        counts, widths = len(self.counts), len(self.widths)
+        ones = widths * (1 + counts) + counts * (counts + 1) // 2
+        pairs = max(1, counts) * widths * (widths + 1) // 2 if self.pairs else 0
         return np.concatenate([np.ones(ones), np.full(pairs, SECOND_ORDER)])
 
     def __call__(self, x: Array) -> Array:
@@ -71,15 +74,16 @@ class CostTerms:
         layers = x[:, list(self.counts)] / self.center[list(self.counts)]  # (n, c)
         free = np.concatenate([np.ones((len(x), 1)), layers], axis=1)
         depths = [free.sum(axis=1), *layers.T]
-        terms = [free, *(depth[:, None] * z for depth in depths), layers**2 - layers]
+        terms = [free, *(depth[:, None] * z for depth in depths), _products(layers - 1)]
         if self.pairs:
-            first, second = np.triu_indices(len(widths))
-            product = z[:, first] * z[:, second]
-            terms += [
-                layer[:, None] * product
-                for layer in (layers.T if self.counts else [1 + 0 * x[:, 0]])
-            ]
+            terms += [depth[:, None] * _products(z) for depth in depths[1:] or depths]
         return np.concatenate(terms, axis=1)
+
+
+def _products(columns: Array) -> Array:
+    """Of every two columns and of each with itself, shape `(n, c * (c + 1) / 2)`."""
+    first, second = np.triu_indices(columns.shape[1])
+    return np.asarray(columns[:, first] * columns[:, second])
 
 
 def _count_columns(x: Array, y: Array) -> tuple[int, ...]:

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from predictors.cost_terms import CostTerms
-from predictors.robust import Posterior, Prior, sample_posterior
+from predictors.robust import SPARSITY, Posterior, Prior, sample_posterior
 from search_spaces.errors import UserError
 
 Array = NDArray[np.float64]
 
 SHARE_STD = 0.3
 """How far the constant's share of the latency, and a layer count's, may be from equal ones."""
+UNHEARD_OF, MAX_SIZE = 0.2, 10.0
+"""How large a weight may be of which the source knows nothing; how much larger if it is there."""
 COVERAGE, COVERAGE_Z = 0.90, 1.645
 """Share of the truth that lies within `COVERAGE_Z` standard deviations of a prediction."""
 ERROR_DRAWS = 4000
@@ -37,16 +39,21 @@ class LatencyPredictor:
     def __init__(self) -> None:
         self._model: _Model | None = None
 
-    def fit(self, features: ArrayLike, latency: ArrayLike) -> Self:
+    def fit(
+        self, features: ArrayLike, latency: ArrayLike, *, source: LatencyPredictor | None = None
+    ) -> Self:
         """Learn from measured architectures.
 
         Args:
             features: Shape `(n, d)`, finite numbers in any units.
             latency: Shape `(n,)`, above 0, in any unit.
+            source: What was learned on another device, from the same columns. It says which widths
+                matter, and how; whether to believe it is decided by how well it foretells rows
+                that it has not seen.
 
         Raises:
-            UserError: The shapes do not fit, there are fewer than 3 rows, or a value is not
-                finite or a latency not above 0.
+            UserError: The shapes do not fit, there are fewer than 3 rows, a value is not finite
+                or a latency not above 0, or the source has not learned or has other columns.
         """
         x, y = _checked(features), np.asarray(latency, dtype=np.float64)
         if y.shape != (len(x),):
@@ -55,7 +62,7 @@ class LatencyPredictor:
             raise UserError(f"{len(x)} measured architectures are too few to learn from; give 3")
         if not (np.isfinite(y).all() and y.min() > 0):
             raise UserError("a latency is not finite or not above 0; leave failed ones out")
-        self._model = _learn(x, y)
+        self._model = _learn(x, y, None if source is None else source._fitted(x))
         return self
 
     def predict(self, features: ArrayLike) -> tuple[Array, Array]:
@@ -71,21 +78,59 @@ class LatencyPredictor:
         Raises:
             UserError: Nothing is fitted yet, or the features have another number of columns.
         """
+        x = _checked(features)
+        mean, half_width = self._fitted(x).predict(x)
+        return mean, half_width * mean / COVERAGE_Z
+
+    def _fitted(self, x: Array) -> _Model:
+        """The model, if it can predict for `x`."""
         if self._model is None:
             raise UserError("this predictor has not learned anything yet; call fit first")
-        x = _checked(features)
-        columns = len(self._model.terms.center)
+        columns = len(self._model.columns.terms.center)
         if x.shape[1] != columns:
             raise UserError(f"features have {x.shape[1]} columns, those learned from {columns}")
-        mean, half_width = self._model.predict(x)
-        return mean, half_width * mean / COVERAGE_Z
+        return self._model
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """What latency is a weighted sum of: terms and, with a source, what widths do there."""
+
+    terms: CostTerms
+    source: _Model | None
+
+    @property
+    def free(self) -> int:
+        """Number of terms that are not held; what comes from the source is the last of them."""
+        return 1 + len(self.terms.counts) + (self.source is not None)
+
+    def __call__(self, x: Array) -> Array:
+        """Shape `(n, p)` for features of shape `(n, d)`."""
+        terms = self.terms(x)
+        if self.source is None:
+            return terms
+        return np.insert(terms, self.free - 1, self.source.width_effects(x), axis=1)
+
+    def priors(self) -> list[Prior]:
+        """The belief without the source, and the one with it, if there is one."""
+        own = 1 + len(self.terms.counts)
+        mean, std = np.full(own, 1 / own), np.full(own, SHARE_STD)
+        held = self.terms.held_factors
+        if self.source is None:
+            return [Prior(mean=mean, std=std, held=held)]
+        there = self.source.weights[self.source.columns.free :][: len(held)]
+        size = UNHEARD_OF + np.minimum(np.abs(there) / SPARSITY, MAX_SIZE)
+        return [
+            Prior(mean=np.append(mean, 0.0), std=np.append(std, 1e-3), held=held),
+            Prior(mean=np.append(mean, 1.0), std=np.append(std, 1.0), held=held * size),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
     """A fit: weights of terms, how sure they are, and how wide an interval has to be."""
 
-    terms: CostTerms
+    columns: _Columns
     unit: float
     """Median of the measured latencies."""
     weights: Array
@@ -98,10 +143,15 @@ class _Model:
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean, in the unit of the latencies, and relative half width."""
-        terms = self.terms(x)
+        terms = self.columns(x)
         mean = np.maximum(terms @ self.weights, self.low)
         doubt = np.linalg.norm(terms @ self.root.T, axis=1) / mean
         return mean * self.unit, np.interp(doubt, DOUBTS, self.half_widths)
+
+    def width_effects(self, x: Array) -> Array:
+        """What widths add to the latency or take from it, shape `(n,)`, in units."""
+        free = 1 + len(self.columns.terms.counts)
+        return np.asarray(self.columns(x)[:, free:] @ self.weights[free:])
 
 
 def _checked(features: ArrayLike) -> Array:
@@ -113,46 +163,37 @@ def _checked(features: ArrayLike) -> Array:
     return x
 
 
-def _learn(x: Array, y: Array) -> _Model:
+def _learn(x: Array, y: Array, source: _Model | None) -> _Model:
     unit = float(np.median(y))
-    terms = CostTerms.of(x, y)
-    free = 1 + len(terms.counts)
-    prior = Prior(
-        mean=np.full(free, 1 / free), std=np.full(free, SHARE_STD), held=terms.held_factors
-    )
-    rows = terms(x) * (unit / y)[:, None]
-    posterior = sample_posterior(rows, prior)
+    terms = CostTerms.of(x, y) if source is None else source.columns.terms.for_rows(len(x))
+    columns = _Columns(terms=terms, source=source)
+    rows = columns(x) * (unit / y)[:, None]
+    posterior = _believed(rows, [sample_posterior(rows, prior) for prior in columns.priors()])
     weights = posterior.weights.mean(axis=0)
-    draws = posterior.weights - weights
-    half_widths = _half_widths(posterior)
-    covariance = draws.T @ draws / len(draws)
-    values, vectors = np.linalg.eigh(covariance)
-    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    # R of a QR decomposition: R' R is the covariance of the weights, times the number of draws
+    root = np.linalg.qr(posterior.weights - weights, mode="r") / np.sqrt(len(posterior.scale))
     doubt = np.linalg.norm(rows @ root.T, axis=1)
-    held_out = _left_out(rows, posterior)
-    misses = np.abs(1 / held_out - 1) / np.interp(doubt, DOUBTS, half_widths)
-    # The quantile of a new value among n + 1, as in conformal prediction
+    half_widths = _half_widths(posterior)
+    misses = np.abs(1 / posterior.left_out(rows) - 1) / np.interp(doubt, DOUBTS, half_widths)
+    # The quantile of a new value among n + 1, as in conformal prediction (arXiv:2107.07511)
     rank = min(len(y), int(np.ceil(COVERAGE * (len(y) + 1))))
-    half_widths = half_widths * np.sort(misses)[rank - 1]
     return _Model(
-        terms=terms,
+        columns=columns,
         unit=unit,
         weights=weights,
         root=root,
         low=0.1 * float(y.min()) / unit,
-        half_widths=half_widths,
+        half_widths=half_widths * np.sort(misses)[rank - 1],
     )
 
 
-def _left_out(rows: Array, posterior: Posterior) -> Array:
-    """Prediction of each row, relative to it, by a model that has not seen it.
-
-    Draws are weighted by the inverse of how likely they make the row (importance sampling).
-    """
-    predicted = rows @ posterior.weights.T  # (n, draws)
-    doubt = 1 / posterior.likelihood(1 - predicted)
-    result: Array = (predicted * doubt).sum(axis=1) / doubt.sum(axis=1)
-    return result
+def _believed(rows: Array, posteriors: list[Posterior]) -> Posterior:
+    """Draws of all, each in proportion to how well it foretells rows that it has not seen."""
+    densities = np.array([posterior.unseen_density(rows) for posterior in posteriors])
+    shares = np.exp(densities - densities.max())
+    shares /= shares.sum()
+    first, *others = (p.thinned(share) for p, share in zip(posteriors, shares, strict=True))
+    return sum(others, first)
 
 
 def _half_widths(posterior: Posterior) -> Array:

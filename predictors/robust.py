@@ -48,8 +48,39 @@ class Posterior:
     slow: Array
     """Share of rows measured while the device was slow, shape `(draws,)`."""
 
+    def __add__(self, other: Posterior) -> Posterior:
+        return Posterior(
+            weights=np.concatenate([self.weights, other.weights]),
+            scale=np.concatenate([self.scale, other.scale]),
+            slow=np.concatenate([self.slow, other.slow]),
+        )
+
+    def thinned(self, share: float) -> Posterior:
+        """Evenly spaced draws, `share` of all."""
+        count = len(self.scale)
+        kept = np.linspace(0, count, round(share * count), endpoint=False).astype(int)
+        return Posterior(weights=self.weights[kept], scale=self.scale[kept], slow=self.slow[kept])
+
+    def unseen_density(self, rows: Array) -> float:
+        """Log density of the rows, each by a model that has not seen it.
+
+        By importance sampling (Gelfand 1996), as `left_out`.
+        """
+        doubt = 1 / self.likelihood(1 - rows @ self.weights.T)  # (n, draws)
+        return float(-np.log(doubt.mean(axis=1)).sum())
+
+    def left_out(self, rows: Array) -> Array:
+        """`rows @ weights` of each row by a model that has not seen it, shape `(n,)`.
+
+        Draws are weighted by the inverse of how likely they make the row (importance sampling).
+        """
+        fitted = rows @ self.weights.T  # (n, draws)
+        doubt = 1 / self.likelihood(1 - fitted)
+        result: Array = (fitted * doubt).sum(axis=1) / doubt.sum(axis=1)
+        return result
+
     def likelihood(self, error: Array) -> Array:
-        """Density of relative errors, shape `(rows, draws)`, as `error`."""
+        """Density of relative errors, shape `(n, draws)`, as `error`."""
         return _ordinary(error, self.scale) * (1 - self.slow) + _slow(error) * self.slow
 
     def draw_errors(self, count: int) -> Array:
@@ -120,7 +151,7 @@ def _draw_weights(
     rng: np.random.Generator, rows: Array, trust: Array, target: Array, held: Array, mean: Array
 ) -> Array:
     """One draw of weights for each chain, shape `(chains, p)`."""
-    weighted = trust[..., None] * rows  # (chains, n, p)
+    weighted: Array = trust[..., None] * rows  # (chains, n, p)
     matrix = np.swapaxes(weighted, 1, 2) @ rows
     diagonal = np.arange(rows.shape[1])
     matrix[:, diagonal, diagonal] += held

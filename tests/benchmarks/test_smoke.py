@@ -1,13 +1,15 @@
 """The benchmarks' command lines and what they compute with; the figures come from `make bench`."""
 
 import importlib
+import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import fidelity, kill, latency, results
+from benchmarks import fidelity, kill, latency, predictors, results
 from benchmarks.overhead import SPACES
 from latency.measurement import Measurement
 from nas.config import validate
@@ -17,7 +19,15 @@ from supernet.families import build_supernet
 pytestmark = pytest.mark.slow
 
 SPACE = SPACES["digits"]
-BENCHMARKS = ["fidelity", "kill", "latency", "overhead", "predictor_choice", "second_device"]
+BENCHMARKS = [
+    "fidelity",
+    "kill",
+    "latency",
+    "overhead",
+    "predictor_choice",
+    "predictors",
+    "second_device",
+]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -229,6 +239,55 @@ def test_second_device_says_what_was_wrong():
     assert second_device.correct({**good, **wrong})
     for name in wrong:
         assert not second_device.correct({**good, **wrong, name: 1})
+
+
+def write_csv(path, slope, rows=80, seed=0):
+    """Random architectures of HAT's columns; latency by decoder layers and FFN width."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(2, 8, (rows, 10))
+    x[:, 1], x[:, 5] = 6, rng.integers(1, 7, rows)
+    x[:, [2, 6]] *= 300
+    decoder = (5 + slope * x[:, 5] * (1 + x[:, 6] / 2000)) * rng.uniform(0.98, 1.02, rows)
+    values = np.column_stack([x, np.ones(rows), decoder, np.zeros((rows, 2))])
+    np.savetxt(path, values, delimiter=",", header=",".join(f"c{i}" for i in range(14)))
+
+
+def test_predictors_are_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "out")
+    for name, slope in (("a", 3.0), ("b", 10.0)):
+        write_csv(tmp_path / f"{name}.csv", slope, seed=len(name))
+    options = "--sizes 10 50 --seeds 1 --mlp-seeds 1 --mlp-steps 2 --workers 1"
+    predictors.main([str(tmp_path), *options.split()])
+    assert "mean of the files" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "predictors.json").read_text())
+    learned = {(r["data"], r["method"], r["size"]): r["mape"] for r in found["learning"]}
+    assert set(learned) == {
+        (data, *what)
+        for data in ("a", "b", "mean of the files")
+        for what in [("hat", 64), *((m, n) for m in ("ours", "ridge or svr") for n in (10, 50))]
+    }
+    assert learned["a", "ours", 50] < 0.03 < learned["a", "hat", 64]
+    assert {(r["source"], r["data"]) for r in found["transfer"]} == {("a", "b"), ("b", "a")}
+    assert found["transfer"][0]["alone_50"] == learned["b", "ours", 50]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "1 rows of 2 columns; give 14 columns"),
+        ("a,b\n1,x\n", "not a CSV of numbers"),
+        (None, "no CSV there"),
+    ],
+)
+def test_a_bad_data_set_is_one_line(tmp_path, capsys, text, message):
+    if text:
+        (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        predictors.main([str(tmp_path)])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_counting_leaves_no_trace(monkeypatch):

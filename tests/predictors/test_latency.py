@@ -47,10 +47,20 @@ def test_rows_measured_while_the_device_was_slow_are_not_followed():
     assert mape(mean, truth) < 0.015  # their share of the mean alone would be 0.03
 
 
-def test_nine_of_ten_lie_within_the_interval():
+def test_ten_rows_of_which_some_were_slow_are_enough():
+    unseen, truth = measured(500, seed=1, noise=0.0)
+    errors = []
+    for seed in range(5):
+        x, y = measured(10, seed=20 + seed, outliers=0.15)
+        errors.append(mape(LatencyPredictor().fit(x, y).predict(unseen)[0], truth))
+    assert np.mean(errors) < 0.05
+
+
+@pytest.mark.parametrize("rows", [10, 60])
+def test_nine_of_ten_lie_within_the_interval(rows):
     covered = []
-    for seed in range(8):
-        x, y = measured(60, seed=seed, noise=0.05)
+    for seed in range(20 if rows == 10 else 8):
+        x, y = measured(rows, seed=seed, noise=0.05)
         unseen, truth = measured(500, seed=100 + seed, noise=0.05)
         mean, std = LatencyPredictor().fit(x, y).predict(unseen)
         covered.append(np.mean(np.abs(mean - truth) <= 1.645 * std))
@@ -63,6 +73,56 @@ def test_features_without_a_number_of_layers():
     y = 5 + x[:, 0] + 2 * x[:, 1] * x[:, 2]
     mean, _ = LatencyPredictor().fit(x[:80], y[:80]).predict(x[80:])
     assert mape(mean, y[80:]) < 0.02
+
+
+def another_device(count, seed):
+    """Four times the latency, widths matter more, some of it does not depend on depth."""
+    x, _ = measured(count, seed=seed, noise=0.0)
+    embed, depth, ffn, _ = x.T
+    latency = 300 + depth * (0.15 * embed + 0.08 * ffn)
+    return x, latency * np.exp(0.02 * np.random.default_rng(seed).normal(size=count))
+
+
+def test_a_known_device_helps_and_a_useless_one_does_not_harm():
+    known = LatencyPredictor().fit(*measured(400))
+    rng = np.random.default_rng(0)
+    x, y = measured(400)
+    useless = LatencyPredictor().fit(x, rng.permutation(y))
+    unseen, truth = another_device(500, seed=50)
+    alone, helped, misled = (
+        np.mean(
+            [
+                mape(
+                    LatencyPredictor()
+                    .fit(*another_device(10, seed=seed), source=source)
+                    .predict(unseen)[0],
+                    truth,
+                )
+                for seed in range(8)
+            ]
+        )
+        for source in (None, known, useless)
+    )
+    assert helped < 0.85 * alone
+    assert misled < 1.15 * alone
+
+
+def test_what_was_carried_over_can_be_carried_on():
+    first = LatencyPredictor().fit(*measured(100))
+    x, y = another_device(30, seed=2)
+    second = LatencyPredictor().fit(x, y, source=first)
+    unseen, truth = another_device(200, seed=3)
+    mean, std = LatencyPredictor().fit(x[:10], 2 * y[:10], source=second).predict(unseen)
+    assert mape(mean, 2 * truth) < 0.06
+    assert std.shape == (200,)
+
+
+def test_a_source_must_have_learned_from_the_same_columns():
+    x, y = measured(10)
+    with pytest.raises(UserError, match="call fit first"):
+        LatencyPredictor().fit(x, y, source=LatencyPredictor())
+    with pytest.raises(UserError, match="3 columns, those learned from 4"):
+        LatencyPredictor().fit(x[:, :3], y, source=LatencyPredictor().fit(x, y))
 
 
 def test_units_do_not_matter():
