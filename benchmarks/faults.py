@@ -334,7 +334,7 @@ def small_table(folder: Path, device: Device, lease: str) -> list[Row]:
         baselines of it.
     """
     from latency.graphs import GraphLibrary  # with torch, which the measuring process spares
-    from latency.table import measure_table
+    from latency.table_measurement import measure_table
     from search_spaces import VisionTransformerSpace, Workload
 
     space = VisionTransformerSpace(

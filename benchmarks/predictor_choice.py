@@ -18,14 +18,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from benchmarks.results import number, percent, table, write_results
 from latency.noise import session_noise
+from latency.overhead import FEW, MANY, chain_overhead, references
 from latency.statistics import log_interval, mean_interval
-from latency.table import FEW, MANY, LatencyTable, TableRow
+from latency.table import LatencyTable, TableRow
 from nas.config import load_config
 from nas.stages.supernet import build_space
 from predictors.accuracy import kendall_tau, mape
@@ -63,12 +65,18 @@ class Measured:
     def table(self, space: TransformerSpace) -> LatencyTable | None:
         """The table, if every block was measured often enough."""
         rows = []
+        overhead: dict[str, list[float]] = defaultdict(list)
+        for block in references(space.all_blocks()):
+            few, many = (self.chains[str(block), copies] for copies in (FEW, MANY))
+            overhead[block.kind] += [chain_overhead(few[i], many[i]) for i in few if i in many]
         for block in space.all_blocks():
             if block.kind == "fixed":
                 costs = list(self.chains[str(block), 0].values())
+            elif overhead[block.kind]:
+                chains = self.chains[str(block), MANY].values()
+                costs = [(ratio - fmean(overhead[block.kind])) / MANY for ratio in chains]
             else:
-                few, many = self.chains[str(block), FEW], self.chains[str(block), MANY]
-                costs = [(many[i] - few[i]) / (MANY - FEW) for i in few if i in many]
+                return None
             if len(costs) < 2:
                 return None
             mean, half_width = mean_interval(costs)

@@ -62,7 +62,7 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
     means, widths = [], []
     for few, many in pairs:
         values = [
-            _rest(few.session_ratios[session], many.session_ratios[session])
+            chain_overhead(few.session_ratios[session], many.session_ratios[session])
             for session in few.session_ratios
             if session in many.session_ratios
         ]
@@ -78,7 +78,7 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
     )
 
 
-def _rest(few: float, many: float) -> float:
+def chain_overhead(few: float, many: float) -> float:
     """What is left of two chains for no block at all."""
     return (MANY * few - FEW * many) / (MANY - FEW)
 
@@ -89,5 +89,5 @@ def _resource(name: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> fl
         few, many = (resource_of(one)[name] for one in chains)
         if few is None or many is None:
             return None
-        values.append(max(_rest(few, many), 0.0))
+        values.append(max(chain_overhead(few, many), 0.0))
     return fmean(values)

@@ -10,7 +10,8 @@ from latency.grid import plan
 from latency.measurement import Measurement
 from latency.protocol import PROTOCOL_VERSION
 from latency.resources import resource_of
-from latency.table import LatencyTable, TableRow, fill_in, row_provenance
+from latency.table import LatencyTable, TableRow, fill_in
+from latency.table_measurement import row_provenance
 from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
 from search_spaces import Architecture, Block, UserError, Workload
 

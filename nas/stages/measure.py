@@ -25,7 +25,8 @@ from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.protocol import Progress, measure
 from latency.resources import resource_of
 from latency.store import LatencyStore
-from latency.table import LatencyTable, measure_table
+from latency.table import LatencyTable
+from latency.table_measurement import measure_table
 from latency.table_store import StoredRow
 from latency.timing import TimingConfig
 from nas.atomic import write_json

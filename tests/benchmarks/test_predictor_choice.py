@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.predictor_choice import Measured, main, show, trials
-from latency.table import FEW, MANY
+from latency.overhead import FEW, MANY
 from search_spaces import UserError
 from tests.predictors.simulated_device import SPACE, draw, random_device
 

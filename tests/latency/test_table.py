@@ -15,7 +15,8 @@ from latency.chains import chain
 from latency.database import connect
 from latency.overhead import FEW, MANY, references
 from latency.store import LatencyStore
-from latency.table import LatencyTable, TableRow, measure_table
+from latency.table import LatencyTable, TableRow
+from latency.table_measurement import measure_table
 from latency.timing import TimingConfig
 from search_spaces import Block, DecoderSpace, UserError, VisionTransformerSpace, Workload
 from supernet import decoder, vit

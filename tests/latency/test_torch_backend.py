@@ -11,7 +11,7 @@ from latency.database import connect
 from latency.export import export_network
 from latency.graphs import GraphLibrary
 from latency.store import LatencyStore
-from latency.table import measure_table
+from latency.table_measurement import measure_table
 from latency.timing import TimingConfig
 from latency.torch_backend import TorchBackend
 from search_spaces import Workload
