@@ -175,15 +175,15 @@ def _learn(x: Array, y: Array, source: _Model | None) -> _Model:
     doubt = np.linalg.norm(rows @ root.T, axis=1)
     half_widths = _half_widths(posterior)
     misses = np.abs(1 / posterior.left_out(rows) - 1) / np.interp(doubt, DOUBTS, half_widths)
-    # The quantile of a new value among n + 1, as in conformal prediction (arXiv:2107.07511)
-    rank = min(len(y), int(np.ceil(COVERAGE * (len(y) + 1))))
+    # Rank 0.9 (n + 1): that of a new value, as in conformal prediction (arXiv:2107.07511)
+    stretch = float(np.quantile(misses, COVERAGE, method="weibull"))
     return _Model(
         columns=columns,
         unit=unit,
         weights=weights,
         root=root,
         low=0.1 * float(y.min()) / unit,
-        half_widths=half_widths * np.sort(misses)[rank - 1],
+        half_widths=half_widths * stretch,
     )
 
 
