@@ -26,7 +26,9 @@ import numpy as np
 from benchmarks.results import number, percent, table, write_results
 from latency.noise import session_noise
 from latency.overhead import FEW, MANY, chain_overhead, references
+from latency.session_effects import without_session_effects
 from latency.statistics import log_interval, mean_interval
+from latency.store import History
 from latency.table import LatencyTable, TableRow
 from nas.config import load_config
 from nas.stages.supernet import build_space
@@ -56,6 +58,31 @@ class Measured:
     whole: dict[Architecture, Ratios] = field(default_factory=lambda: defaultdict(dict))
     chains: dict[tuple[str, int], Ratios] = field(default_factory=lambda: defaultdict(dict))
     """By block and number of copies."""
+
+    shared: float = 0.0
+    """Standard error that all whole subnets have in common."""
+
+    def adjust(self) -> None:
+        """Take the effects of the sessions out of the ratios."""
+        models = {("whole", arch.to_json()): ratios for arch, ratios in self.whole.items()}
+        models |= {(block, str(copies)): r for (block, copies), r in self.chains.items()}
+        history = {
+            key: [
+                History(
+                    session_id=session,
+                    outcome="accepted",
+                    hot=False,
+                    status="ok",
+                    ratio=ratio,
+                    message="",
+                )
+                for session, ratio in ratios.items()
+            ]
+            for key, ratios in models.items()
+        }
+        for key, sessions in without_session_effects(history, list(history)).items():
+            models[key].update({e.session_id: e.ratio for e in sessions.entries if e.ratio})
+            self.shared = max(self.shared, sessions.shared)
 
     def latency_ms(self, architectures: Sequence[Architecture]) -> list[float]:
         """Latency of whole subnets."""
@@ -131,6 +158,8 @@ def stored(folder: Path) -> tuple[TransformerSpace, list[Measured]]:
                 arch = Architecture.from_json(facts["architecture"])
                 if arch in space:
                     one.whole[arch][session] = ratio
+    for one in found.values():
+        one.adjust()
     return space, list(found.values())
 
 
@@ -177,7 +206,7 @@ def trials(
             fitted = [architectures[i] for i in order[:size]]
             unseen = [architectures[i] for i in order[size:]]
             truth = latency[order[size:]]
-            noise = session_noise([measured.whole[arch] for arch in fitted])
+            noise = session_noise([measured.whole[arch] for arch in fitted], measured.shared)
             made = {name: make() for name, make in makers.items()}
             choice = choose(made, fitted, latency[order[:size]], noise=noise)
             taken.append(choice.name)

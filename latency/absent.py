@@ -12,6 +12,7 @@ from latency.database import connect
 from latency.devices import DeviceProfile, get_device, list_devices
 from latency.measurement import Measurement, precise, summarize
 from latency.protocol import PROTOCOL_VERSION
+from latency.session_effects import without_session_effects
 from latency.store import LatencyStore
 from latency.table_store import TableStore
 from latency.timing import TimingConfig
@@ -56,11 +57,15 @@ def stored_measurements(
     device = store.add_device(fingerprint)
     baseline = store.baseline(device, PROTOCOL_VERSION)
     rules = [timing] if timing.mode == "standard" else [TimingConfig.standard(), timing]
-    histories = [store.history(device, PROTOCOL_VERSION, rule.mode) for rule in rules]
+    keys = [artifact.key for artifact in artifacts]
+    stored = [
+        (without_session_effects(store.history(device, PROTOCOL_VERSION, rule.mode), keys), rule)
+        for rule in rules
+    ]
     results = []
     for artifact in artifacts:
-        found = [(h.get(artifact.key, []), rule) for h, rule in zip(histories, rules, strict=True)]
-        history, rule = next((pair for pair in found if precise(*pair)), found[-1])
-        result = summarize(artifact.sha256, history, rule, baseline)
+        found = [(sessions[artifact.key], rule) for sessions, rule in stored]
+        sessions, rule = next((pair for pair in found if precise(*pair)), found[-1])
+        result = summarize(artifact.sha256, sessions, rule, baseline)
         results.append(replace(result, message=reason) if result.status == "lost" else result)
     return results

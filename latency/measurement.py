@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from latency.session_effects import ModelSessions
 from latency.statistics import log_interval
 from latency.store import Baseline, History
 from latency.timing import TimingConfig
@@ -38,6 +39,10 @@ class Measurement:
     """Geometric mean over sessions of candidate over anchor."""
     half_width: float | None = None
     """Half-width of the interval of log(ratio)."""
+    shared: float = 0.0
+    """Standard error of log(ratio) that all models of these sessions err by alike, within it."""
+    shared_half_width: float = 0.0
+    """Half-width of the 95 % interval of that."""
     sessions: int = 0
     """Sessions that the numbers come from."""
     discarded: int = 0
@@ -71,18 +76,18 @@ def usable(history: Sequence[History]) -> list[History]:
     return accepted if len(accepted) >= 2 else [e for e in ratios if e.outcome != "hot"]
 
 
-def precise(history: Sequence[History], timing: TimingConfig) -> bool:
+def precise(sessions: ModelSessions, timing: TimingConfig) -> bool:
     """Whether the accepted sessions suffice and their interval meets the target."""
-    accepted = [entry for entry in usable(history) if entry.outcome == "accepted"]
+    accepted = [entry for entry in usable(sessions.entries) if entry.outcome == "accepted"]
     if len(accepted) < timing.min_sessions:
         return False
     interval = log_interval([entry.ratio for entry in accepted if entry.ratio is not None])
-    return interval.half_width <= timing.interval_target
+    return math.hypot(interval.half_width, sessions.shared_half_width) <= timing.interval_target
 
 
 def summarize(
     sha256: str,
-    history: Sequence[History],
+    sessions: ModelSessions,
     timing: TimingConfig,
     baseline: Baseline | None,
     lost: bool = False,
@@ -91,11 +96,12 @@ def summarize(
 
     Args:
         sha256: The model.
-        history: Its sessions, oldest first.
+        sessions: What is stored of it, oldest first.
         timing: Says what is enough.
         baseline: The device's; None if there never was a session with latencies.
         lost: The device or the process was given up over this model just now.
     """
+    history = sessions.entries
     status: Status = final_failure(history, timing) or ("lost" if lost else "unstable")
     quick = timing.mode == "quick"
     if status in ("rejected", "timeout"):
@@ -106,10 +112,11 @@ def summarize(
     if not ratios or baseline is None:
         message = history[-1].message if history else "no session"
         return Measurement(sha256=sha256, status="lost", quick=quick, message=message)
-    if status == "unstable" and precise(history, timing):
+    if status == "unstable" and precise(sessions, timing):
         status = "ok"
     interval = log_interval(list(ratios.values()))
-    known = math.isfinite(interval.half_width)
+    half_width = math.hypot(interval.half_width, sessions.shared_half_width)
+    known = math.isfinite(half_width)
     scale = interval.ratio * baseline.anchor_ns
     discarded = sum(entry.outcome == "drift" for entry in history)
     return Measurement(
@@ -117,10 +124,12 @@ def summarize(
         status=status,
         quick=quick,
         median_ns=scale,
-        low_ns=scale * math.exp(-interval.half_width) if known else None,
-        high_ns=scale * math.exp(interval.half_width) if known else None,
+        low_ns=scale * math.exp(-half_width) if known else None,
+        high_ns=scale * math.exp(half_width) if known else None,
         ratio=interval.ratio,
-        half_width=interval.half_width if known else None,
+        half_width=half_width if known else None,
+        shared=sessions.shared,
+        shared_half_width=sessions.shared_half_width,
         sessions=len(ratios),
         discarded=discarded,
         hot_sessions=sum(entry.hot for entry in used),
@@ -130,7 +139,7 @@ def summarize(
             "peak_memory_bytes": _told({e.session_id: e.peak_memory_bytes for e in used}),
         },
         baseline_ns=baseline.anchor_ns,
-        message="" if status == "ok" else _why(status, interval.half_width, len(used), discarded),
+        message="" if status == "ok" else _why(status, half_width, len(used), discarded),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import fmean, variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,33 +18,15 @@ class Noise:
     """What all err alike, since they were measured in the same sessions."""
 
 
-def session_noise(ratios: Sequence[Mapping[str, float]]) -> Noise:
-    """Parts of the error of the models' means over sessions, by analysis of variance.
-
-    A session's ratio is the model's, times what the session does to all its models, times what is
-    left. The more sessions, and the fewer of them two models share, the smaller the shared part.
+def session_noise(ratios: Sequence[Mapping[str, float]], shared: float = 0.0) -> Noise:
+    """Parts of the error of the models' means over sessions.
 
     Args:
-        ratios: Of each model, candidate over anchor per session id.
+        ratios: Of each model, candidate over anchor per session id, without session effects.
+        shared: What all err alike; see `latency.measurement.Measurement.shared`.
     """
-    deviations: dict[str, list[float]] = {}
-    weights: dict[str, float] = {}
-    for model in ratios:
-        mean = sum(map(math.log, model.values())) / max(1, len(model))
-        for session, ratio in model.items():
-            weights[session] = weights.get(session, 0.0) + 1 / len(ratios) / len(model)
-            if len(model) > 1:
-                # The mean has taken a part of the deviation with it
-                scale = math.sqrt(len(model) / (len(model) - 1))
-                deviations.setdefault(session, []).append(scale * (math.log(ratio) - mean))
-    together = [np.array(values) for values in deviations.values() if len(values) > 1]
-    if not together:
-        return Noise()
-    within = sum(float(((values - values.mean()) ** 2).sum()) for values in together)
-    own = within / sum(len(values) - 1 for values in together)
-    shared = max(0.0, float(np.mean(np.concatenate(together) ** 2)) - own)
-    sessions = sum(map(len, ratios)) / len(ratios)
-    return Noise(
-        own=math.sqrt(own / sessions),
-        shared=math.sqrt(shared * sum(weight**2 for weight in weights.values())),
-    )
+    logs = [[math.log(ratio) for ratio in model.values()] for model in ratios if len(model) > 1]
+    if not logs:
+        return Noise(shared=shared)
+    own = fmean(variance(model) / len(model) for model in logs)
+    return Noise(own=math.sqrt(own), shared=shared)

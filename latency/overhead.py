@@ -16,6 +16,7 @@ from latency.measurement import Measurement
 from latency.resources import RESOURCES, resource_of
 from latency.statistics import mean_interval
 from search_spaces.blocks import Block
+from search_spaces.errors import UserError
 
 FEW, MANY = 2, 8
 """Copies of a block in the two chains that tell blocks from overhead."""
@@ -28,9 +29,12 @@ class Overhead:
     ratio: float = 0.0
     """Latency in units of the anchor's."""
     half_width: float = 0.0
-    """Half-width of its 95 % interval; infinite if that is not known."""
+    """Half-width of its 95 % interval."""
     resources: Mapping[str, float | None] = field(default_factory=dict)
     """By name (`latency.resources.RESOURCES`); None where the device does not tell."""
+
+    stable: bool = True
+    """Whether all chains that it was measured on met their intervals."""
 
     def resource(self, name: str) -> float:
         """What of a resource goes off a chain."""
@@ -58,6 +62,9 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
     Args:
         pairs: Measurements of the chains of `FEW` and of `MANY`, timed in the same sessions, of
             each reference of the kind.
+
+    Raises:
+        UserError: A pair has fewer than two sessions in common.
     """
     means, widths = [], []
     for few, many in pairs:
@@ -66,7 +73,13 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
             for session in few.session_ratios
             if session in many.session_ratios
         ]
-        mean, half_width = mean_interval(values) if values else (0.0, math.inf)
+        if len(values) < 2:
+            worst = min(few, many, key=lambda one: one.sessions)
+            raise UserError(
+                f"a short chain of blocks could not be measured: {worst.status}, {worst.message}; "
+                "run `nas doctor` for this device, then the same command again"
+            )
+        mean, half_width = mean_interval(values)
         means.append(mean)
         widths.append(half_width)
     together = math.hypot(*widths) / len(widths)
@@ -74,6 +87,7 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
     return Overhead(
         ratio=max(fmean(means), 0.0),
         half_width=max(together, apart),
+        stable=all(one.status == "ok" for pair in pairs for one in pair),
         resources={name: _resource(name, pairs) for name in RESOURCES},
     )
 

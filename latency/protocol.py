@@ -30,7 +30,7 @@ from latency.backend import (
 )
 from latency.lease import device_lease
 from latency.measurement import Measurement, final_failure, precise, summarize, usable
-from latency.session_effects import without_session_effects
+from latency.session_effects import ModelSessions, without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
 from latency.store import History, LatencyStore, SessionRecord
 from latency.timing import TimingConfig
@@ -119,8 +119,8 @@ class _Run:
         self.losses: dict[Key | None, int] = {}
         self.hot_in_a_row = 0
         self.anchors_ns: list[float] = []
-        self.history: Mapping[Key, list[History]] = {}
-        self.standard: Mapping[Key, list[History]] = {}
+        self.history: Mapping[Key, ModelSessions] = {}
+        self.standard: Mapping[Key, ModelSessions] = {}
 
     def measurements(self, lease: str) -> dict[str, Measurement]:
         self._read()
@@ -140,19 +140,22 @@ class _Run:
         if self.timing.mode == "quick":
             self.standard = self._stored("standard")
 
-    def _stored(self, mode: str) -> Mapping[Key, list[History]]:
-        """Sessions of these artifacts alone: the same request finds the same latencies later."""
+    def _stored(self, mode: str) -> Mapping[Key, ModelSessions]:
         history = self.store.history(self.device, PROTOCOL_VERSION, mode)
-        return without_session_effects({key: history.get(key, []) for key in self.artifacts})
+        return without_session_effects(history, self.artifacts)
 
-    def _of(self, artifact: Artifact) -> list[History]:
-        return self.history.get(artifact.key, [])
+    def _of(self, artifact: Artifact) -> Sequence[History]:
+        return self.history[artifact.key].entries
+
+    def _precise(self, artifact: Artifact) -> bool:
+        return precise(self.history[artifact.key], self.timing)
 
     def _by_standard(self, artifact: Artifact) -> bool:
         """Whether stored standard sessions already answer a quick request."""
-        history = self.standard.get(artifact.key, [])
-        rules = TimingConfig.standard()
-        return final_failure(history, rules) is not None or precise(history, rules)
+        if artifact.key not in self.standard:
+            return False
+        sessions, rules = self.standard[artifact.key], TimingConfig.standard()
+        return final_failure(sessions.entries, rules) is not None or precise(sessions, rules)
 
     def _open(self, group: Group) -> list[Artifact]:
         """Members that can still be timed."""
@@ -176,7 +179,7 @@ class _Run:
             return True
         if shared.count("accepted") < self.timing.min_sessions:
             return False
-        return all(precise(self._of(artifact), self.timing) for artifact in members)
+        return all(self._precise(artifact) for artifact in members)
 
     def _shared(self, members: Sequence[Artifact]) -> list[str]:
         """Outcomes of the sessions that timed all of `members`."""
@@ -299,11 +302,11 @@ class _Run:
                 )
         results = {}
         for artifact in self.artifacts.values():
-            history, rules = self._of(artifact), self.timing
+            sessions, rules = self.history[artifact.key], self.timing
             if self._by_standard(artifact):
-                history, rules = self.standard[artifact.key], TimingConfig.standard()
+                sessions, rules = self.standard[artifact.key], TimingConfig.standard()
             lost = self.losses.get(artifact.key, 0) > self.timing.lost_retries or (
-                self.losses.get(None, 0) > self.timing.lost_retries and not precise(history, rules)
+                self.losses.get(None, 0) > self.timing.lost_retries and not precise(sessions, rules)
             )
-            results[artifact.sha256] = summarize(artifact.sha256, history, rules, baseline, lost)
+            results[artifact.sha256] = summarize(artifact.sha256, sessions, rules, baseline, lost)
         return results

@@ -214,7 +214,8 @@ def _row(
     copies = 1 if block.kind == "fixed" else MANY
     mean, half_width = mean_interval(list(found.session_ratios.values()))
     cost = (mean - overhead.ratio) / copies
-    half_width = math.hypot(half_width, overhead.half_width) / copies
+    together = mean * found.shared_half_width
+    half_width = math.hypot(half_width, together, overhead.half_width) / copies
     scale_ms = found.baseline_ns / 1e6
     resources = {
         name: None
@@ -229,7 +230,7 @@ def _row(
         low_ms=max(cost - half_width, 0.0) * scale_ms,
         high_ms=max(cost + half_width, 0.0) * scale_ms,
         sessions=found.sessions,
-        status="ok" if found.status == "ok" and cost > 0 else "unstable",
+        status="ok" if found.status == "ok" and overhead.stable and cost > 0 else "unstable",
         **resources,
         provenance={
             **row_provenance([found], [artifact], list(found.session_ratios)),
@@ -251,7 +252,9 @@ def row_provenance(
 
     Returns:
         `models`: SHA-256, what their files say, and the ratio to the anchor per session.
-        `sessions`: their ids. `anchor_ns`: what ratios were multiplied with.
+        `sessions`: their ids. `anchor_ns`: what ratios were multiplied with. `shared_error`:
+        standard error of log(ratio) that models of these sessions have in common. Ratios are
+        without session effects (`latency.session_effects`).
     """
     return {
         "models": [
@@ -264,4 +267,5 @@ def row_provenance(
         ],
         "sessions": list(sessions),
         "anchor_ns": found[0].baseline_ns,
+        "shared_error": max(one.shared for one in found),
     }

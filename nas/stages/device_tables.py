@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -187,9 +188,16 @@ def session_ratios(row: StoredRow) -> dict[str, float]:
     try:
         (model,), sessions = row.provenance["models"], row.provenance["sessions"]
         pairs = zip(sessions, model["ratios"], strict=True)
-        return {str(session["session_id"]): float(ratio) for session, ratio in pairs}
+        found = {str(session["session_id"]): float(ratio) for session, ratio in pairs}
     except (KeyError, TypeError, ValueError):
         return {}
+    return found if all(math.isfinite(r) and r > 0 for r in found.values()) else {}
+
+
+def shared_error(row: StoredRow) -> float:
+    """Standard error that a whole subnet shares with those of its sessions; 0 if unsaid."""
+    value = row.provenance.get("shared_error")
+    return value if isinstance(value, float) and 0 <= value < math.inf else 0.0
 
 
 def _genes(artifact: Artifact) -> dict[str, int]:

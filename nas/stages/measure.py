@@ -32,7 +32,7 @@ from latency.timing import TimingConfig
 from nas.atomic import write_json
 from nas.progress import Update, progress
 from nas.run import Run
-from nas.stages.device_tables import DeviceTables, session_ratios
+from nas.stages.device_tables import DeviceTables, session_ratios, shared_error
 from nas.stages.prediction import Prediction
 from nas.stages.resources import fit_resources
 from nas.stages.supernet import build_space
@@ -169,6 +169,7 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
                 _write_table(lab, table, rough, [])
 
         table, fits, whole = prepare(lab, keep)
+        lab.tables.keep(table)  # a budget may have ended between two workloads of a step
     for error in table.interpolation:
         _say(run, str(error))
     _write_table(lab, table, {name: fit for name, (_, fit) in fits.items()}, whole)
@@ -307,7 +308,10 @@ def _stored_table(
         predictor, fit = prediction.fit(
             [arch for arch, _ in usable],
             [row.latency_ms for _, row in usable],
-            session_noise([session_ratios(row) for _, row in usable]),
+            session_noise(
+                [session_ratios(row) for _, row in usable],
+                max((shared_error(row) for _, row in usable), default=0.0),
+            ),
         )
         fits[name] = predictor, fit
         whole += [
@@ -353,7 +357,10 @@ def _fit(
         predictor, fit = prediction.fit(
             [arch for arch, _ in usable],
             [_ms(one.median_ns) for _, one in usable],
-            session_noise([one.session_ratios for _, one in usable]),
+            session_noise(
+                [one.session_ratios for _, one in usable],
+                max((one.shared for _, one in usable), default=0.0),
+            ),
         )
         fits[name] = predictor, fit
         whole += [

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from latency.session_effects import without_session_effects
+from latency.session_effects import ModelSessions, without_session_effects
 from latency.statistics import log_interval
 from latency.store import History
 
@@ -36,6 +36,14 @@ def drawn(seed: int, models: int = 24, per_model: int = 5, effect: float = 0.02)
     return history
 
 
+def adjusted(history: Sessions) -> Sessions:
+    return {key: list(one.entries) for key, one in everything(history).items()}
+
+
+def everything(history: Sessions) -> dict[tuple[str, str], ModelSessions]:
+    return without_session_effects(history, list(history))
+
+
 def log_errors(history: Sessions) -> np.ndarray:
     """Error of every model's mean, less what all have in common, shape `(models,)`."""
     errors = [
@@ -50,24 +58,36 @@ def test_models_are_told_from_sessions() -> None:
     for seed in range(10):
         history = drawn(seed)
         before.append(log_errors(history).std())
-        after.append(log_errors(without_session_effects(history)).std())
+        after.append(log_errors(adjusted(history)).std())
     assert np.mean(after) < 0.4 * np.mean(before)
 
 
-def test_intervals_of_what_is_left_hold() -> None:
-    inside = []
-    for seed in range(10):
-        history = without_session_effects(drawn(seed))
-        errors = log_errors(history)
-        for entries, error in zip(history.values(), errors, strict=True):
-            interval = log_interval([e.ratio for e in entries if e.ratio])
-            inside.append(abs(error) < interval.half_width)
+@pytest.mark.parametrize("models", [8, 24])
+def test_intervals_hold_the_truth_itself(models: int) -> None:
+    """Not only differences: what the mean of all sessions errs by is in the interval too."""
+    inside, widths = [], []
+    for seed in range(40):
+        history = drawn(seed, models=models)
+        for index, one in enumerate(everything(history).values()):
+            interval = log_interval([e.ratio for e in one.entries if e.ratio])
+            half_width = math.hypot(interval.half_width, one.shared_half_width)
+            inside.append(abs(interval.log_mean - math.log(index + 1)) <= half_width)
+            widths.append(half_width)
     assert 0.88 < np.mean(inside) <= 1.0
+    assert np.mean(widths) < 0.04
+
+
+def test_a_latency_does_not_depend_on_who_asks() -> None:
+    history = drawn(0)
+    key = next(iter(history))
+    assert without_session_effects(history, [key])[key] == everything(history)[key]
+    apart = {("later", str(n)): [entry(100 + i, 1.0 + i) for i in range(5)] for n in range(3)}
+    assert without_session_effects(history | apart, [key])[key] == everything(history)[key]
 
 
 def test_a_model_alone_keeps_its_ratios() -> None:
     history: Sessions = {("only", ""): [entry(i, r) for i, r in enumerate((1.0, 1.1, 0.9))]}
-    assert without_session_effects(history) == history
+    assert everything(history)["only", ""] == ModelSessions(entries=history["only", ""])
 
 
 def test_an_outlier_is_not_taken_for_the_sessions_effect() -> None:
@@ -75,9 +95,9 @@ def test_an_outlier_is_not_taken_for_the_sessions_effect() -> None:
     key = next(iter(history))
     worst = entry(int(history[key][0].session_id), 2.0)
     history[key][0] = worst
-    adjusted = without_session_effects(history)
-    assert adjusted[key][0].ratio == pytest.approx(2.0, rel=0.01)
-    for other, entries in adjusted.items():
+    found = adjusted(history)
+    assert found[key][0].ratio == pytest.approx(2.0, rel=0.01)
+    for other, entries in found.items():
         ratios = [e.ratio for e in history[other]]
         assert [e.ratio for e in entries] == pytest.approx(ratios, rel=0.01)
 
@@ -85,4 +105,4 @@ def test_an_outlier_is_not_taken_for_the_sessions_effect() -> None:
 def test_failed_sessions_stay_as_they_are() -> None:
     history = drawn(1)
     history["broken", ""] = [entry(0, None)]
-    assert without_session_effects(history)["broken", ""] == history["broken", ""]
+    assert adjusted(history)["broken", ""] == history["broken", ""]
