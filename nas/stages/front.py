@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from latency.compute_plan import compute_plan_of
 from latency.devices import DeviceProfile
 from latency.measurement import FAILED, Measurement
 from latency.resources import resource_of
@@ -107,7 +108,7 @@ def describe(
     export: str,
 ) -> dict[str, Any]:
     """A subnet as it stands in `front.json`."""
-    supernet, objectives = exporter.supernet, exporter.objectives
+    supernet, objectives, lab = exporter.supernet, exporter.objectives, exporter.lab
     arch = subnet.architecture
     # People read accuracy, whichever of its relatives the search minimised.
     shown = "accuracy" if supernet.task.quality == "error" else supernet.task.quality
@@ -119,6 +120,7 @@ def describe(
             "predicted_ms": float(objectives.predictors[name].predict([arch])[0][0]),
             "measured_ms": measured_json(result),
             **resource_of(result),
+            **compute_plan_of(subnet.artifacts[name], lab.fingerprint, lab.store),
             "file": subnet.artifacts[name].path.name,
         }
         for name, result in latencies.items()
