@@ -40,7 +40,7 @@ class CoreMLRuntime:
         return CoreMLModel(model, inputs)
 
     def facts(self) -> dict[str, Any]:
-        """See `Runtime`: version, compute units, and the compute plan of each model."""
+        """See `Runtime`: version, compute units, and the plans of the models, as loaded."""
         return {
             "coremltools": coremltools.__version__,
             "compute_units": self.units.name,
@@ -73,24 +73,21 @@ class CoreMLModel:
         return time.perf_counter_ns() - start
 
 
-def compute_plan(model: Any, units: Any) -> dict[str, Any]:
+def compute_plan(model: Any, units: Any) -> dict[str, dict[str, int]]:
     """Where CoreML means to run the operations of a model.
 
     Returns:
-        `operations`: their number by kind of device (`MLNeuralEngineComputeDevice`, ...);
-        `elsewhere`: the number of those that are not on the Neural Engine, by operator.
+        The number of operations by kind of device (`MLNeuralEngineComputeDevice`, ...) and
+        operator.
     """
     plan = coremltools.models.compute_plan.MLComputePlan.load_from_path(
         path=model.get_compiled_model_path(), compute_units=units
     )
-    devices: collections.Counter[str] = collections.Counter()
-    elsewhere: collections.Counter[str] = collections.Counter()
+    devices: dict[str, collections.Counter[str]] = {}
     for operation in plan.model_structure.program.functions["main"].block.operations:
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
         if usage is None:  # constants run nowhere
             continue
         device = type(usage.preferred_compute_device).__name__
-        devices[device] += 1
-        if device != "MLNeuralEngineComputeDevice":
-            elsewhere[operation.operator_name] += 1
-    return {"operations": dict(devices), "elsewhere": dict(elsewhere)}
+        devices.setdefault(device, collections.Counter())[operation.operator_name] += 1
+    return {device: dict(operators) for device, operators in devices.items()}

@@ -199,6 +199,24 @@ class LatencyStore:
             )
         return result
 
+    def last_timed(self, device: str, key: tuple[str, str]) -> tuple[dict[str, Any], int] | None:
+        """Facts of the last session that timed a model, and the model's place in it (anchor: 0).
+
+        Args:
+            device: Digest of a fingerprint.
+            key: `Artifact.key` of the model.
+        """
+        rows = self._rows(
+            "SELECT s.facts, (SELECT count(*) FROM latency_samples o"
+            " WHERE o.number = m.number AND o.rowid < m.rowid)"
+            " FROM latency_sessions s JOIN latency_samples m ON m.number = s.number"
+            " WHERE s.fingerprint = ? AND m.sha256 = ? AND m.signature = ? AND m.status = 'ok'"
+            " ORDER BY s.number DESC LIMIT 1",
+            device,
+            *key,
+        )
+        return (json.loads(rows[0][0]), int(rows[0][1])) if rows else None
+
     def blocks(self, session_id: str, sha256: str) -> tuple[Block, ...]:
         """The raw blocks of one model in one session, in order of time."""
         rows = self._rows(

@@ -63,6 +63,7 @@ def render(data: RunData) -> str:
             most=most,
             accuracy=sections.accuracy(data),
             latency_table=sections.latency_table(data),
+            latency_lines=sections.latency_lines(data),
             open_rows=_OPEN_ROWS,
             sanity_table=sections.sanity_table(data.supernet) if data.supernet else None,
         )

@@ -1,18 +1,28 @@
 """The tables and texts of the report's sections, as values that the template only lays out."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from predictors.accuracy import kendall_tau, mape
-from reports import numbers
+from reports import numbers, sentences
 from reports.axes import best_by_quality
 from reports.figures import latency_pairs
 from reports.shapes import Layer, Limits, describe, layers_of
-from reports.stages import Front, FrontSubnet, Genes, Measured, RunData, Supernet
+from reports.stages import (
+    Front,
+    FrontSubnet,
+    Genes,
+    Measured,
+    RunData,
+    Supernet,
+    WorkloadLatency,
+)
 
 _LIST_SHOWN = 24
+_RESOURCES = {"energy_mj": "energy mJ", "peak_memory_bytes": "peak memory"}
+"""Columns of what a subnet takes beside time, where the device tells it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,8 @@ class Card:
     layers: tuple[Layer, ...]
     lines: tuple[str, ...]
     """The same in words."""
+    plans: tuple[str, ...] = ()
+    """Where the runtime means to run it, where it tells."""
     reference: bool = False
 
 
@@ -104,6 +116,7 @@ def front_table(data: RunData) -> tuple[list[Column], list[list[Cell]]]:
     cached = any(subnet.kv_cache_bytes for subnet in data.front.subnets)
     metric = data.front.subnets[0].quality.metric if data.front.subnets else "quality"
     shown = metric.replace("_", " ")
+    told = {workload: _told(data.front, workload) for workload in data.workloads}
     columns = [Column(label="Name", numeric=False)]
     columns += [Column(label=f"{shown}, validation"), Column(label=f"{shown}, test ± s.e.")]
     for workload in data.workloads:
@@ -111,10 +124,11 @@ def front_table(data: RunData) -> tuple[list[Column], list[list[Cell]]]:
             Column(label=f"{workload}: predicted ms"),
             Column(label=f"{workload}: measured ms"),
         ]
+        columns += [Column(label=f"{workload}: {_RESOURCES[one]}") for one in told[workload]]
     columns += [Column(label="MACs"), Column(label="Parameters"), Column(label="Size")]
     columns += [Column(label="KV cache")] if cached else []
     columns += [Column(label="Status", numeric=False), Column(label="Export", numeric=False)]
-    return columns, [_front_row(data, subnet, cached) for subnet in data.front.subnets]
+    return columns, [_front_row(subnet, told, cached) for subnet in data.front.subnets]
 
 
 def cards(data: RunData, most: Limits) -> list[Card]:
@@ -122,7 +136,8 @@ def cards(data: RunData, most: Limits) -> list[Card]:
     found = []
     for point in data.search.references if data.search else ():
         if point.name == "largest":
-            found.append(_card("largest", "reference", point.architecture, most, True))
+            card = _card("largest", "reference", point.architecture, most)
+            found.append(replace(card, reference=True))
     for subnet in data.front.subnets:
         latency = next(iter(subnet.latencies.values()))
         time = latency.measured_ms.median or latency.predicted_ms
@@ -130,7 +145,8 @@ def cards(data: RunData, most: Limits) -> list[Card]:
             f"{numbers.significant(time)} ms · "
             f"{numbers.metric_value(subnet.quality.metric, subnet.quality.validation)}"
         )
-        found.append(_card(subnet.name, note, subnet.architecture, most, False))
+        card = _card(subnet.name, note, subnet.architecture, most)
+        found.append(replace(card, plans=tuple(sentences.compute_plans(subnet))))
     return found
 
 
@@ -203,6 +219,24 @@ def latency_table(data: RunData) -> tuple[list[Column], list[list[Cell]]]:
     return columns, rows
 
 
+def latency_lines(data: RunData) -> list[tuple[str, list[str]]]:
+    """Each workload of the latency table, and its parts: load, predictor, interpolation."""
+    table = data.table
+    if table is None:
+        return []
+    found = []
+    for name, workload in table.workloads.items():
+        fit = table.corrections.get(name, {})
+        parts = [
+            ", ".join(f"{key} {value}" for key, value in flat(workload)),
+            sentences.predictor(fit),
+            "; ".join(f"{key} {value}" for key, value in flat(sentences.rest(fit))),
+            *sentences.interpolation(table.interpolation, name),
+        ]
+        found.append((name, [part for part in parts if part]))
+    return found
+
+
 def notices(data: RunData) -> list[str]:
     """What a reader must know before the figures."""
     found = []
@@ -253,7 +287,19 @@ def _speed(front: Front, workload: str) -> Tile | None:
     return Tile(label=label, value=value, note=f"slowest {high / low:.1f} times the fastest")
 
 
-def _front_row(data: RunData, subnet: FrontSubnet, cached: bool) -> list[Cell]:
+def _told(front: Front, workload: str) -> list[str]:
+    """The resources that the device tells under a workload, of some subnet at least."""
+    found = [s.latencies[workload] for s in front.subnets if workload in s.latencies]
+    return [name for name in _RESOURCES if any(getattr(one, name) is not None for one in found)]
+
+
+def _resource(latency: WorkloadLatency | None, name: str) -> Cell:
+    value = getattr(latency, name, None)
+    is_size = name == "peak_memory_bytes"
+    return Cell(text=numbers.size(value) if is_size else numbers.significant(value), sort=value)
+
+
+def _front_row(subnet: FrontSubnet, told: Mapping[str, Sequence[str]], cached: bool) -> list[Cell]:
     quality = subnet.quality
     cells = [
         Cell(text=subnet.name),
@@ -265,7 +311,7 @@ def _front_row(data: RunData, subnet: FrontSubnet, cached: bool) -> list[Cell]:
             sort=quality.test,
         ),
     ]
-    for workload in data.workloads:
+    for workload, resources in told.items():
         latency = subnet.latencies.get(workload)
         predicted = latency.predicted_ms if latency else None
         found = latency.measured_ms if latency else Measured(status="missing")
@@ -274,6 +320,7 @@ def _front_row(data: RunData, subnet: FrontSubnet, cached: bool) -> list[Cell]:
         if found.low is not None and found.high is not None:
             text += f" [{_interval(found.low, found.high)}]"
         cells.append(Cell(text=text, sort=found.median))
+        cells += [_resource(latency, name) for name in resources]
     cells += [
         Cell(text=numbers.count(subnet.macs), sort=subnet.macs),
         Cell(text=numbers.count(subnet.parameters), sort=subnet.parameters),
@@ -291,7 +338,7 @@ def _worst(subnet: FrontSubnet) -> Measured:
 
 
 def _status(status: str) -> Cell:
-    return Cell(text=status, tone="" if status == "ok" else "bad")
+    return Cell(text=status, tone="" if status in ("ok", "interpolated") else "bad")
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -300,12 +347,11 @@ def _interval(low: float | None, high: float | None) -> str:
     return f"{numbers.significant(low)}, {numbers.significant(high)}"
 
 
-def _card(name: str, note: str, genes: Genes, most: Limits, reference: bool) -> Card:
+def _card(name: str, note: str, genes: Genes, most: Limits) -> Card:
     return Card(
         name=name,
         note=note,
         embed=str(genes.get("embed", "")),
         layers=layers_of(genes, most.layers),
         lines=describe(genes, most.layers),
-        reference=reference,
     )

@@ -34,10 +34,15 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadLatency:
-    """One workload of one subnet: what the table predicted and what the device took, in ms."""
+    """One workload of one subnet: what was predicted and what the device took, in ms."""
 
     predicted_ms: float | None
     measured_ms: Measured
+    energy_mj: float | None = None
+    """Of one call; None where the device does not tell, as `peak_memory_bytes`."""
+    peak_memory_bytes: float | None = None
+    compute_plan: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Operations by device and operator; empty where the runtime tells none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,19 @@ class WholeSubnet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interpolation:
+    """How far off the interpolated rows of one kind are, as shares; None if not measured."""
+
+    workload: str
+    kind: str
+    method: str = ""
+    interpolated: int = 0
+    held_out: int = 0
+    mape: float | None = None
+    worst: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """`table.json`."""
 
@@ -147,6 +165,7 @@ class Table:
     mode: str
     workloads: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[TableRow] = field(default_factory=list)
+    interpolation: list[Interpolation] = field(default_factory=list)
     corrections: dict[str, dict[str, Any]] = field(default_factory=dict)
     whole: list[WholeSubnet] = field(default_factory=list)
 

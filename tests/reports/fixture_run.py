@@ -86,13 +86,45 @@ def break_measurement(directory: Path, index=1, status="rejected") -> None:
     write(directory, "front", front)
 
 
+def tell_more(directory: Path) -> None:
+    """Add what only some devices and predictors tell."""
+    front = read(directory, "front")
+    for index, subnet in enumerate(front["subnets"]):
+        for latency in subnet["workloads"].values():
+            latency |= {"energy_mj": None if index else 12.34, "peak_memory_bytes": 1536 + index,
+                        "compute_plan": {"NeuralEngine": {"conv": 30, "add": 8 + index},
+                                         "CPU": {"softmax": 1, "gather": 2}}}  # fmt: skip
+    last = front["subnets"][-1]["workloads"]
+    for latency in last.values():
+        del latency["compute_plan"]["CPU"]
+    write(directory, "front", front)
+    table = read(directory, "table")
+    for name in table["workloads"]:
+        table["corrections"][name] = {
+            "kind": "factors", "terms": ["fixed", "attention", "ffn"], "std": 0.012, "subnets": 8,
+            "coefficients": [1.41, 0.98, 0.99],
+            "cross_validation_mape": {"table": 0.0123, "ridge": 0.034},
+        }  # fmt: skip
+    table["interpolation"] = [
+        {"workload": name, "kind": kind, "method": "pchip", "interpolated": count, "held_out": 4,
+         "mape": mape, "worst": mape and 3 * mape, "std": 0.02}
+        for name in table["workloads"]
+        for kind, count, mape in (("attention", 7, 0.013), ("ffn", 5, None), ("fixed", 0, None))
+    ]  # fmt: skip
+    table["rows"][0]["status"] = "interpolated"
+    write(directory, "table", table)
+
+
 def poison(directory: Path, text=HOSTILE) -> None:
     """Put `text` in every string that comes from a user's files, and in every gene name."""
     for stage in ("front", "search", "table", "supernet", "environment", "splits"):
         write(directory, stage, _poisoned(read(directory, stage), text))
 
 
-_RENAMED = ("architecture", "widths", "fingerprint", "metrics", "workloads", "corrections")
+_RENAMED = (
+    *("architecture", "widths", "fingerprint", "metrics", "workloads", "corrections"),
+    *("cross_validation_mape", "compute_plan", "CPU"),
+)
 
 
 def _poisoned(value, text, key=""):

@@ -19,6 +19,7 @@ from tests.reports.fixture_run import (
     build_vit_run,
     poison,
     read,
+    tell_more,
     write,
 )
 
@@ -89,6 +90,34 @@ def test_accuracy_counts_only_what_was_measured(run):
     rows = sections.accuracy(load_run(run))
     assert [(row.origin, row.n) for row in rows] == [("front", 7), ("correction", 8)]
     assert all(row.mape.endswith(" %") for row in rows)
+
+
+def test_resources_have_columns_where_the_device_tells(tmp_path):
+    run = build_lm_run(tmp_path / "lm", evaluated=30, size=4)
+    plain, _ = sections.front_table(load_run(run))
+    tell_more(run)
+    data = load_run(run)
+    columns, rows = sections.front_table(data)
+    labels = [column.label for column in columns]
+    assert len(columns) == len(plain) + 4
+    assert {len(row) for row in rows} == {len(columns)}
+    at = labels.index("decode: energy mJ")
+    assert labels[at - 1 : at + 2 : 2] == ["decode: measured ms", "decode: peak memory"]
+    assert [row[at].text for row in rows[:2]] == ["12.3", numbers.MISSING]
+    assert [row[at + 1].sort for row in rows[:2]] == [1536, 1537]
+    first = sections.cards(data, limits([]))[1]
+    assert [line.partition(":")[0] for line in first.plans] == ["prefill", "decode"]
+
+
+def test_many_operators_are_cut(run):
+    tell_more(run)
+    front = read(run, "front")
+    operators = {f"op{index}": index for index in range(1, 10)}
+    front["subnets"][0]["workloads"]["latency"]["compute_plan"] = {"GPU": operators}
+    write(run, "front", front)
+    (line,) = sections.cards(load_run(run), limits([]))[1].plans
+    assert line.startswith("45 of 45 operations not on the Neural Engine: op9 (GPU, 9), op8")
+    assert line.endswith("op4 (GPU, 4), … (9 in all)")
 
 
 def test_one_pair_has_no_tau(run):
