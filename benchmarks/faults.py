@@ -310,12 +310,13 @@ def some_killed(device: Device, share: float, seed: int) -> Iterator[Counter[str
         while not done.wait(0.05):
             for pid in set(device.processes("session")) - seen:
                 seen.add(pid)
-                doomed = counts["killed"] < share * (counts.total() + 1)
-                counts["killed" if doomed else "left alone"] += 1
-                if doomed:
+                killed = False
+                if counts["killed"] < share * (counts.total() + 1):
                     done.wait(rng.uniform(0, 2))
                     if pid in device.processes("session"):
                         os.kill(pid, signal.SIGKILL)
+                        killed = True
+                counts["killed" if killed else "left alone"] += 1
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -29,10 +31,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import FOLDER, number, percent, table, write_results
-from latency.artifact import Artifact
 from latency.database import connect
 from latency.measurement import Measurement
-from latency.protocol import PROTOCOL_VERSION
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
 from nas.config import Config, load_config
@@ -88,18 +88,14 @@ def unseen_subnets(
     return result
 
 
-def session_seconds(
-    store: LatencyStore, device: str, mode: str, unseen: Collection[Artifact]
-) -> float:
-    """Time in all sessions but those of the `unseen` artifacts."""
-    history = store.history(device, PROTOCOL_VERSION, mode)
-    theirs = {entry.session_id for one in unseen for entry in history.get(one.key, [])}
+def session_seconds(store: LatencyStore, device: str, mode: str) -> float:
+    """Time in sessions that were run before: what an interrupted benchmark goes on from."""
     return sum(
         (
             datetime.fromisoformat(row["ended_at"]) - datetime.fromisoformat(row["started_at"])
         ).total_seconds()
         for row in store.sessions(device)
-        if row["mode"] == mode and row["session_id"] not in theirs
+        if row["mode"] == mode
     )
 
 
@@ -112,7 +108,13 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
         space = build_space(config)
         lab = DeviceLab(run, space)
         lab.timing = timing or lab.timing
+        device = lab.store.add_device(lab.backend.fingerprint())
+        earlier_s, started_s = session_seconds(lab.store, device, lab.timing.mode), time.monotonic()
         rows, fits, whole = prepare(lab)
+        kept = run.directory.path / "prepared.json"  # the first time counts
+        if not kept.exists():
+            kept.write_text(json.dumps({"seconds": earlier_s + time.monotonic() - started_s}))
+        prepare_s = json.loads(kept.read_text())["seconds"]
         corrected = {
             name: [
                 space.architecture(entry["architecture"])
@@ -125,9 +127,6 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
         architectures = unseen_subnets(space, subnets, seen)
         artifacts = random_subnets(lab, architectures, lab.workloads)
         measured = lab.measure_whole(artifacts, "Measuring unseen subnets")
-        device = lab.store.add_device(lab.backend.fingerprint())
-        unseen = [artifact for models in artifacts.values() for artifact in models]
-        prepare_s = session_seconds(lab.store, device, lab.timing.mode, unseen)
         lab.store = LatencyStore(second)
         repeated = lab.measure_whole(artifacts, "Measuring them a second time")
         results = []
@@ -146,7 +145,7 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
                         row.workload == name and row.status != "ok" for row in rows.rows
                     ),
                     "predictor": fit,
-                    # Table and correction of all workloads together.
+                    # Table and correction of all workloads together, exports and pauses too.
                     "prepare_s": prepare_s,
                     **compare(
                         architectures,

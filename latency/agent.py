@@ -127,27 +127,37 @@ class Agent:
 
     def put(self, sha256: str, size: int) -> dict[str, Any]:
         """Take a file in the raw frames that follow; it is kept if it is what it should be."""
-        self._make_room(size)
         partial = self.files / f"{sha256}.{os.getpid()}.part"
-        digest, left = hashlib.sha256(), size
+        digest, chunks = hashlib.sha256(), self._chunks(size)
         try:
+            self._make_room(size)
             with partial.open("wb") as file:
-                while left > 0:
-                    chunk = self._receive()
-                    if not isinstance(chunk, bytes):
-                        raise FrameError("a request in the middle of a file")
-                    left -= len(chunk)
+                for chunk in chunks:
                     digest.update(chunk)
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            if digest.hexdigest() != sha256 or left:
+            if digest.hexdigest() != sha256:
                 raise FrameError(f"file {sha256[:12]} was changed on its way")
             partial.replace(self._file(sha256))
+        except (Refused, OSError):
+            for _ in chunks:  # the rest is on its way: what follows it shall be understood
+                pass
+            raise
         finally:
             with suppress(FileNotFoundError):
                 partial.unlink()
         return {}
+
+    def _chunks(self, size: int) -> Iterator[bytes]:
+        """The raw frames of a file."""
+        left = size
+        while left > 0:
+            chunk = self._receive()
+            if not isinstance(chunk, bytes) or len(chunk) > left:
+                raise FrameError("a request in the middle of a file")
+            left -= len(chunk)
+            yield chunk
 
     def get(self, sha256: str) -> None:
         """Give a file: a reply with its size, and then its bytes in raw frames."""
@@ -296,9 +306,12 @@ class Agent:
         limit = time.time() - KEEP_S
         for path in [*self.files.glob("*.part"), *self.sessions.iterdir()]:
             with suppress(OSError):
-                if path.stat().st_mtime > limit or _is_locked(path / "lock"):
+                if path.stat().st_mtime > limit:
                     continue
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not path.is_dir():
+                    path.unlink()
+                elif not _is_locked(path / "lock"):
+                    shutil.rmtree(path)
 
     def _beat(self) -> None:
         if time.monotonic() - self.beaten >= BEAT_S:

@@ -1,7 +1,7 @@
 """What a latency table measures: chains of equal blocks, and the network without blocks.
 
-A block's cost is the difference between a chain of many and a chain of few, so that fusion and
-overhead are as they are in a real network.
+A block is timed among its like, so that fusion is as it is in a real network; what a chain costs
+beside its blocks is told apart (`latency.overhead`).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _decoder_chain(
 
 
 class _Positions(nn.Module):
-    """The positions of a chain without a stem; its cost falls out of the difference."""
+    """The positions of a chain without a stem: part of its overhead."""
 
     def __init__(self, space: DecoderSpace) -> None:
         super().__init__()

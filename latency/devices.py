@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -34,6 +34,8 @@ class DeviceProfile:
     """onnxruntime execution provider."""
     spinning: bool = False
     """Whether idle threads spin; see `OnnxRuntimeBackend`."""
+    affinity: Sequence[int] | None = field(default=None, hash=False)
+    """CPUs that onnxruntime's sessions are pinned to; by default the scheduler chooses."""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Of onnxruntime's provider, by its own names; of another backend, see its class."""
     transport: str = "local"
@@ -71,6 +73,11 @@ class DeviceProfile:
         if not isinstance(self.spinning, bool):
             raise UserError(f"spinning {self.spinning!r} of device {self.name}: true or false")
         check_transport(self)
+        cpus = self.affinity
+        if cpus is not None and not (cpus and all(type(c) is int and c >= 0 for c in cpus)):
+            raise UserError(
+                f"affinity {cpus!r} of device {self.name} is not a list of CPUs; write [2, 3], say"
+            )
         if self.backend not in BACKENDS:
             raise UserError(
                 f"backend {self.backend!r} of device {self.name} is not one of "
@@ -99,6 +106,7 @@ def _onnxruntime(profile: DeviceProfile, place: Place) -> DeviceBackend:
         provider=profile.provider,
         options=profile.options,
         spinning=profile.spinning,
+        affinity=profile.affinity,
         place=place,
     )
 

@@ -57,12 +57,11 @@ def without_session_effects(
     result: dict[Key, ModelSessions] = {}
     for keys in _connected(logs, wanted):
         result |= _adjust({key: history[key] for key in keys}, {key: logs[key] for key in keys})
-    return {key: result.get(key, ModelSessions(entries=list(history.get(key, ())))) for key in wanted}
+    rest = {key: ModelSessions(entries=list(history.get(key, ()))) for key in wanted}
+    return {key: result.get(key, rest[key]) for key in wanted}
 
 
-def _connected(
-    logs: Mapping[Key, Mapping[str, float]], wanted: Collection[Key]
-) -> list[list[Key]]:
+def _connected(logs: Mapping[Key, Mapping[str, float]], wanted: Collection[Key]) -> list[list[Key]]:
     """The wanted models with all that share a session with them, or with one that does."""
     members: dict[str, list[Key]] = {}
     for key, values in logs.items():

@@ -127,8 +127,13 @@ class _Process:
         return reply
 
     def _messages(self) -> list[dict[str, Any]]:
-        lines = self.stdout.read_text().split("\n")[:-1]  # what follows the last \n is torn
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        # What follows the last \n is torn
+        lines = self.stdout.read_text(errors="replace").split("\n")[:-1]
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # what the runtime itself prints
+                found.append(json.loads(line))
+        return [message for message in found if isinstance(message, dict)]
 
     def _in_work(self) -> str | None:
         indices = [m["model"] for m in self._messages() if "model" in m]

@@ -85,14 +85,6 @@ class LatencyTable:
         """
         return self.row(workload, block).latency_ms
 
-    def std_ms(self, workload: str, block: Block) -> float:
-        """Standard deviation of an interpolated row in ms; 0 for a measured one.
-
-        Raises:
-            UserError: As for `latency_ms`.
-        """
-        return self.row(workload, block).std_ms or 0.0
-
     def row(self, workload: str, block: Block) -> TableRow:
         """The row of one block.
 

@@ -165,7 +165,7 @@ def _value(name: str, column: Column, value: Any) -> Any:
         if not isinstance(value, str):
             raise TypeError
         return value
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise UserError(f"{name} {str(value)[:60]!r} is not {_WHAT[column.kind]}") from None
 
 

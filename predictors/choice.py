@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from latency.noise import Noise
 from predictors.calibration import widening
-from predictors.protocol import ArchitecturePredictor, Floats
+from predictors.protocol import ArchitecturePredictor
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture
 
@@ -19,19 +19,12 @@ TIE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The best of several fitted predictors; predicts as it does."""
+    """The best of several fitted predictors, with wider intervals: the best was lucky too."""
 
     name: str
     predictor: ArchitecturePredictor
     errors: Mapping[str, float]
     """MAPE of each candidate on subnets it had not seen, as a share; the best first."""
-    widening: float
-    """What its intervals are multiplied with, since the best of several was lucky too."""
-
-    def predict(self, architectures: Sequence[Architecture]) -> tuple[Floats, Floats]:
-        """See `ArchitecturePredictor`."""
-        mean, std = self.predictor.predict(architectures)
-        return mean, self.widening * std
 
 
 def choose(
@@ -65,9 +58,9 @@ def choose(
     errors = {name: float(error.mean()) for name, error in held_out.items()}
     least = min(errors.values())
     best = next(name for name, error in errors.items() if error <= (1 + TIE) * least)
+    fitted[best].widen(widening(list(held_out.values())))
     return Choice(
         name=best,
         predictor=fitted[best],
         errors=dict(sorted(errors.items(), key=lambda item: item[1])),
-        widening=widening(list(held_out.values())),
     )

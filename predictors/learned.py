@@ -78,6 +78,10 @@ class LearnedPredictor:
         mean = self._function(self.terms(architectures))
         return mean, self.std * mean
 
+    def widen(self, factor: float) -> None:
+        """See `ArchitecturePredictor`."""
+        self.std = round(factor * self.std, 6)
+
     def terms(self, architectures: Sequence[Architecture]) -> Floats:
         """Sums over the blocks of what a block may cost for, shape `(n, f)`."""
         sums: Floats = self._counts(architectures) @ self._block_terms

@@ -39,6 +39,9 @@ class ArchitecturePredictor(Protocol):
             UserError: A latency is not above 0 or not finite, or there are too few.
         """
 
+    def widen(self, factor: float) -> None:
+        """Multiply what is told of the error with `factor`."""
+
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Floats, Floats]:
         """Mean and standard deviation in ms, shape `(k,)` each.
 

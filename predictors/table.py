@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -138,10 +138,10 @@ class TablePredictor:
             for block in self.space.blocks(arch)
         )
 
-    def terms(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
-        """Sums of the fixed, the attention and the FFN rows, without factors, `(n, 3)`, ms."""
-        sums: NDArray[np.float64] = self._counts(architectures) @ self._rows
-        return sums
+    def widen(self, factor: float) -> None:
+        """See `ArchitecturePredictor`; what the rows say of themselves stays."""
+        std = round(factor * self.correction.std, 6)
+        self.correction = replace(self.correction, std=std)
 
     @cached_property
     def _count(self) -> BlockCounts:

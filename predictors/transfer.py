@@ -86,6 +86,10 @@ class TransferPredictor:
         mean = np.maximum(terms @ self._weights, 0.1 * self._weights[0] * terms[:, 0])
         return mean, self.std * mean
 
+    def widen(self, factor: float) -> None:
+        """See `ArchitecturePredictor`."""
+        self.std = round(factor * self.std, 6)
+
     def _terms(self, architectures: Sequence[Architecture]) -> Floats:
         """Parts of the source's latency, the whole of it first, shape `(n, f)`, ms."""
         terms: Floats = self._counts(architectures) @ self._block_terms

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from latency.artifact import Artifact
+from latency.devices import list_devices
 from latency.grid import plan
 from latency.measurement import Measurement
 from latency.protocol import PROTOCOL_VERSION
@@ -60,9 +61,16 @@ class DeviceTables:
         """The table of this network that was used last, in a mode that will do."""
         for identity, _ in self.store.tables(self.lab.profile.name):
             current = identity.mode in self._modes and identity.protocol == PROTOCOL_VERSION
-            if current and identity.network == self.network:
+            if current and identity.network == self.network and self._fits(identity):
                 return identity
         return None
+
+    def _fits(self, identity: TableIdentity) -> bool:
+        """Whether a table is of the device as its profile has it, where there is a profile."""
+        profile = self.lab.profile
+        of_profile = (profile.backend, profile.threads)
+        known = profile.name in list_devices()
+        return not known or of_profile == (identity.backend, identity.threads)
 
     def change(self) -> str | None:
         """A line on what has changed since the device's last rows; None where nothing has."""
@@ -126,8 +134,12 @@ class DeviceTables:
             if one.median_ns is not None
         )
 
-    def stored(self, identity: TableIdentity) -> tuple[LatencyTable, list[StoredRow]]:
-        """A table for the run's space and workloads, and the whole subnets beside it.
+    def stored_subnets(self, identity: TableIdentity) -> list[StoredRow]:
+        """The whole subnets that were measured."""
+        return [row for row in self.store.rows(identity) if row.kind == SUBNET]
+
+    def stored(self, identity: TableIdentity) -> LatencyTable:
+        """A table for the run's space and workloads.
 
         Raises:
             UserError: Blocks are missing that cannot be interpolated.
@@ -146,7 +158,7 @@ class DeviceTables:
                 f"{name} ({self.lab.workloads[name]}); measure them where the device is, or take "
                 "the space and the workloads that it was measured for"
             )
-        return table, [row for row in rows if row.kind == SUBNET]
+        return table
 
     @property
     def _modes(self) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def describe(
         "parameters": cost.parameters,
         "size_bytes": cost.size_bytes,
         "kv_cache_bytes": cost.kv_cache_bytes,
-        "precision": {"all": "fp32"},
+        "precision": {"all": lab.compiler.build_facts()["precision"]},
         "export": export,
     }
 

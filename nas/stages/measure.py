@@ -34,13 +34,15 @@ from nas.progress import Update, progress
 from nas.run import Run
 from nas.stages.device_tables import DeviceTables, session_ratios, shared_error
 from nas.stages.prediction import Prediction
-from nas.stages.resources import fit_resources
+from nas.stages.resources import fit_resources, wanted_resources
 from nas.stages.supernet import build_space
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import Correction
 from search_spaces import Architecture, TransformerSpace, UserError, Workload, sample_by_cost
 from supernet.families import build_supernet
 
+WITHOUT_TABLE = ("learned", "transfer")
+"""Values of `latency.predictor` that measure no blocks."""
 Fits = dict[str, tuple[ArchitecturePredictor, dict[str, Any]]]
 """By workload: a predictor, and what `table.json` keeps of it."""
 
@@ -157,6 +159,12 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     weights. A device that is not at hand is taken from the store, if its table is there.
     """
     lab = DeviceLab(run, space or build_space(run.config))
+    kind, resources = run.config.latency.predictor, wanted_resources(run.config)
+    if kind in WITHOUT_TABLE and resources:
+        raise UserError(
+            f"latency.predictor {kind} measures no blocks, which {next(iter(resources))} is "
+            "predicted from; set latency.predictor to table, or leave that objective out"
+        )
     if lab.absence is not None:
         table, fits, whole = _stored_table(lab)
     else:
@@ -243,7 +251,7 @@ def prepare(
         name: random_subnets(lab, chosen, {name: lab.workloads[name]})[name]
         for name, chosen in architectures.items()
     }
-    if kind in ("learned", "transfer"):
+    if kind in WITHOUT_TABLE:
         table = LatencyTable(())
         found = lab.measure_whole(artifacts, "Measuring whole subnets")
     else:
@@ -292,7 +300,9 @@ def _stored_table(
         lab.run,
         f"{lab.absence}; its stored {identity.mode} table is used, and nothing is measured on it",
     )
-    table, subnets = lab.tables.stored(identity)
+    without = lab.run.config.latency.predictor in WITHOUT_TABLE
+    table = LatencyTable(()) if without else lab.tables.stored(identity)
+    subnets = lab.tables.stored_subnets(identity)
     fits: Fits = {}
     whole = []
     for name, workload in lab.workloads.items():

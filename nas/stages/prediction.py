@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -68,11 +67,8 @@ class Prediction:
         chosen = choice.predictor
         errors = {name: round(error, 6) for name, error in choice.errors.items()}
         if isinstance(chosen, TablePredictor):
-            std = round(choice.widening * chosen.correction.std, 6)
-            chosen.correction = replace(chosen.correction, std=std)
             return chosen, {**chosen.correction.to_json(), "cross_validation_mape": errors}
         assert isinstance(chosen, LearnedPredictor | TransferPredictor)
-        chosen.std = round(choice.widening * chosen.std, 6)
         fitted = {"kind": choice.name, "std": chosen.std, "subnets": len(architectures)}
         if choice.name == "transfer":
             fitted["source"] = self.run.config.latency.source

@@ -282,3 +282,17 @@ def test_throttling_makes_a_session_hot(
     record = timed_session(about, [models["anchor"]], samples, tiny, None)
     assert record.hot
     assert record.message == "the device held itself back: throttled, under-voltage"
+
+
+def test_what_is_old_goes(interpreter: Path, tmp_path: Path, models: Models) -> None:
+    folder = tmp_path / "agent"
+    with linked(interpreter, folder) as link:
+        link.put(models["small"].sha256, models["small"].path.read_bytes())
+    torn, old = folder / "files" / f"{'0' * 64}.7.part", folder / "sessions" / "old"
+    torn.write_bytes(b"torn")
+    old.mkdir(parents=True)
+    for path in (torn, old):
+        os.utime(path, (0, 0))
+    with linked(interpreter, folder) as link:
+        assert link.call("missing", files=[models["small"].sha256])["missing"] == []
+        wait_for(lambda: not torn.exists() and not old.exists())

@@ -120,8 +120,8 @@ def test_the_power_of_a_jetson_adds_up(tmp_path):
     sensor(tmp_path, 1, rails)
     meter, _ = open_meter(gpu=True, root=tmp_path)
     assert meter.name == "ina3221 VDD_IN"
-    taken_mj, waited_s = wait_mj(meter, 0.3)
-    assert taken_mj == pytest.approx(10_000 * waited_s, rel=0.3)  # 10 W
+    taken_mj, waited_s = wait_mj(meter, 1.0)
+    assert taken_mj == pytest.approx(10_000 * waited_s, rel=0.5)  # 10 W, read by a thread
 
 
 def test_rails_add_up_where_no_one_feeds_all(tmp_path):

@@ -210,7 +210,7 @@ def test_a_flaky_device_gives_every_session_once(
         while not done.wait(0.02):
             for pid in set(device.processes("session")) - seen:
                 seen.add(pid)
-                if next(plan):
+                if next(plan, False):
                     os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_some)

@@ -278,6 +278,18 @@ def test_a_block_that_is_refused_is_named(lab):
         lab(VISION, workloads, KnownDevice(VISION, workloads, mishap=refuse))
 
 
+def test_an_overhead_that_cannot_be_measured_is_told(lab):
+    workloads = {"latency": Workload()}
+
+    def refuse(session, models):
+        refused = [model for model in models if model.provenance.get("copies") == FEW]
+        if refused:
+            raise ModelRejectedError({refused[0].sha256: "no such operator"})
+
+    with pytest.raises(UserError, match=r"short chain .* could not be measured: rejected, .*no such"):
+        lab(VISION, workloads, KnownDevice(VISION, workloads, mishap=refuse))
+
+
 def test_a_device_that_is_gone_is_told(lab):
     workloads = {"latency": Workload()}
 
