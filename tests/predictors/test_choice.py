@@ -29,7 +29,7 @@ def test_a_good_table_is_taken_where_subnets_are_few():
     assert choice.predictor is table
     assert list(choice.errors) == ["table", "ridge"]
     assert choice.errors["table"] == pytest.approx(np.abs(table.held_out).mean())
-    mean, std = choice.predictor.predict(architectures[8:])
+    mean, _ = choice.predictor.predict(architectures[8:])
     np.testing.assert_array_equal(mean, table.predict(architectures[8:])[0])
     assert mape(mean, latency[8:]) < 0.03
 
