@@ -210,7 +210,7 @@ def trials(
             made = {name: make() for name, make in makers.items()}
             choice = choose(made, fitted, latency[order[:size]], noise=noise)
             taken.append(choice.name)
-            tried: dict[str, Any] = {"choice": choice}
+            tried: dict[str, Any] = {"choice": choice.predictor}
             tried |= {name: made[name] for name in choice.errors}
             for name, predictor in tried.items():
                 mean, std = predictor.predict(unseen)
