@@ -270,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--devices", nargs="+", default=["cpu-1t", "cpu"])
     parser.add_argument("--mode", choices=list(MAPE_BAR), default="standard")
     parser.add_argument("--subnets", type=int, default=50)
+    parser.add_argument("--workloads", nargs="+", metavar="NAME", help="only these, as decode")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--smoke", action="store_true", help="a tiny run, to see that it runs")
     options = parser.parse_args(argv)
@@ -293,6 +294,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = load_config(path, [*overrides, f"device={device}"])
         if options.smoke and config.task.kind == "language-modelling":
             config = load_config(path, [*overrides, f"device={device}", "task.max_bytes=300000"])
+        if options.workloads and set(options.workloads) & set(config.workloads):
+            chosen = {k: v for k, v in config.workloads.items() if k in options.workloads}
+            config = config.model_copy(
+                update={"workloads": chosen, "name": "-".join([config.name, *chosen])}
+            )
         output = folder / f"{config.name}-{config.device}-{config.latency.mode}"
         if options.fresh or options.smoke:
             shutil.rmtree(output, ignore_errors=True)
