@@ -37,7 +37,8 @@ from latency.store import LatencyStore
 from latency.timing import TimingConfig
 from nas.config import Config, load_config
 from nas.run import Run
-from nas.stages.measure import DeviceLab, prepare, random_subnets
+from nas.stages.device_lab import DeviceLab, random_subnets
+from nas.stages.measure import prepare
 from nas.stages.supernet import build_space
 from predictors.accuracy import kendall_tau, mape
 from predictors.table import TablePredictor

@@ -18,7 +18,7 @@ from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
 from search_spaces import Architecture, Block, UserError, Workload
 
 if TYPE_CHECKING:
-    from nas.stages.measure import DeviceLab
+    from nas.stages.device_lab import DeviceLab
 
 VARYING = ("embed", "depth", "heads", "ffn", "drop_order")
 """Keys of a space that say what may be chosen, not what a block of given widths costs."""

@@ -19,8 +19,8 @@ from latency.chains import whole_inputs
 from latency.export import ONNX_FACTS, write_network
 from nas.config import QUALITIES
 from nas.run import Run
+from nas.stages.device_lab import DeviceLab
 from nas.stages.known_table import load_predictors
-from nas.stages.measure import DeviceLab
 from nas.stages.search import Objectives
 from nas.stages.supernet import TrainedSupernet
 from search_spaces import Architecture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nas.atomic import read_json
 from nas.run import Run
-from nas.stages.measure import DeviceLab, measure_device
+from nas.stages.device_lab import DeviceLab
+from nas.stages.measure import measure_device
 from nas.stages.prediction import Prediction, read_rows
 from predictors.protocol import ArchitecturePredictor
 from search_spaces import TransformerSpace, UserError
