@@ -33,9 +33,6 @@ class Overhead:
     resources: Mapping[str, float | None] = field(default_factory=dict)
     """By name (`latency.resources.RESOURCES`); None where the device does not tell."""
 
-    stable: bool = True
-    """Whether all chains that it was measured on met their intervals."""
-
     def resource(self, name: str) -> float:
         """What of a resource goes off a chain."""
         return self.resources.get(name) or 0.0
@@ -87,7 +84,6 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
     return Overhead(
         ratio=max(fmean(means), 0.0),
         half_width=max(together, apart),
-        stable=all(one.status == "ok" for pair in pairs for one in pair),
         resources={name: _resource(name, pairs) for name in RESOURCES},
     )
 

@@ -137,7 +137,9 @@ def measure_table(
         for block in wanted:
             artifact = chains[block][-1]
             overhead = overheads[name].get(block.kind, Overhead())
-            rows[name, block] = _row(block, name, results[artifact.sha256], artifact, overhead)
+            rows[name, block] = _row(
+                block, name, results[artifact.sha256], artifact, overhead, timing.interval_target
+            )
         done += size
         table = fill_in(rows, workloads, blocks, chosen.held_out)
         if keep is not None and name == list(workloads)[-1]:
@@ -202,9 +204,17 @@ def _chain(
 
 
 def _row(
-    block: Block, workload: str, found: Measurement, artifact: Artifact, overhead: Overhead
+    block: Block,
+    workload: str,
+    found: Measurement,
+    artifact: Artifact,
+    overhead: Overhead,
+    interval_target: float,
 ) -> TableRow:
-    """The fixed part is measured as it is, any other block as its part of a chain."""
+    """The fixed part is measured as it is, any other block as its part of a chain.
+
+    It is `ok` if the chain is, and if the overhead is known to the same share of the block.
+    """
     if found.sessions < 2 or found.baseline_ns is None:
         # A single session says nothing of its error.
         raise UserError(
@@ -215,6 +225,7 @@ def _row(
     mean, half_width = mean_interval(list(found.session_ratios.values()))
     cost = (mean - overhead.ratio) / copies
     together = mean * found.shared_half_width
+    known = cost > 0 and overhead.half_width / copies <= interval_target * cost
     half_width = math.hypot(half_width, together, overhead.half_width) / copies
     scale_ms = found.baseline_ns / 1e6
     resources = {
@@ -230,7 +241,7 @@ def _row(
         low_ms=max(cost - half_width, 0.0) * scale_ms,
         high_ms=max(cost + half_width, 0.0) * scale_ms,
         sessions=found.sessions,
-        status="ok" if found.status == "ok" and overhead.stable and cost > 0 else "unstable",
+        status="ok" if found.status == "ok" and known else "unstable",
         **resources,
         provenance={
             **row_provenance([found], [artifact], list(found.session_ratios)),

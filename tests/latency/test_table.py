@@ -290,6 +290,35 @@ def test_an_overhead_that_cannot_be_measured_is_told(lab):
         lab(VISION, workloads, KnownDevice(VISION, workloads, mishap=refuse))
 
 
+def test_blocks_of_an_uncertain_overhead_are_unstable(lab):
+    workloads = {"latency": Workload()}
+    backend = KnownDevice(VISION, workloads)
+    short, run_session = iter((1.0, 3.0) * 20), backend.run_session
+
+    def restless(models, timing):
+        factor = next(short)
+        samples = run_session(models, timing)
+        return [
+            dataclasses.replace(
+                one,
+                blocks=tuple(
+                    dataclasses.replace(block, low_quartile_ns=factor * block.low_quartile_ns)
+                    for block in one.blocks
+                ),
+            )
+            if model.provenance.get("copies") == FEW
+            else one
+            for model, one in zip(models, samples, strict=True)
+        ]
+
+    backend.run_session = restless
+    timing = dataclasses.replace(TIMING, interval_target=0.05)
+    status = {
+        row.block.kind: row.status for row in lab(VISION, workloads, backend, timing=timing).rows
+    }
+    assert status == {"fixed": "ok", "attention": "unstable", "ffn": "unstable"}
+
+
 def test_a_device_that_is_gone_is_told(lab):
     workloads = {"latency": Workload()}
 
