@@ -28,7 +28,7 @@ demo: setup      ## From real data to a measured Pareto front
 test: .venv/.builders  ## All tests, with TensorRT-RTX and CoreML tools to build models with
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: setup     ## Format, lint, types, import order, fast tests; under a minute
+check: setup     ## Format, lint, types, import order, fast tests; a minute or two
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict

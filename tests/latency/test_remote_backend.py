@@ -22,6 +22,8 @@ from search_spaces.errors import UserError
 from tests.latency import contract
 from tests.latency.remote_device import Device, Server, wait_for
 
+pytestmark = pytest.mark.slow
+
 Models = dict[str, Artifact]
 
 

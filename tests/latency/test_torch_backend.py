@@ -18,6 +18,8 @@ from search_spaces import Workload
 from search_spaces.errors import UserError
 from tests.latency import contract, networks
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 
