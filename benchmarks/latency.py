@@ -41,6 +41,7 @@ from nas.stages.device_lab import DeviceLab, random_subnets
 from nas.stages.measure import prepare
 from nas.stages.supernet import build_space
 from predictors.accuracy import kendall_tau, mape
+from predictors.calibration import Z_90
 from predictors.table import TablePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, sample_by_cost
 
@@ -50,7 +51,6 @@ REPEAT_FACTOR = 1.5
 TAU_BAR = {"standard": 0.97, "quick": None}
 PREPARE_BAR_S = 360.0
 """For table and correction of the first configuration, the demo's, in standard mode."""
-COVERAGE_Z = 1.645
 SAMPLE_SEED = 20260101
 """Of the subnets to predict; the correction draws with the seed of the configuration."""
 
@@ -126,7 +126,7 @@ def bench(config: Config, *, subnets: int, timing: TimingConfig | None) -> list[
         }
         seen = {arch for found in corrected.values() for arch in found}
         architectures = unseen_subnets(space, subnets, seen)
-        artifacts = random_subnets(lab, architectures, lab.workloads)
+        artifacts = random_subnets(lab, dict.fromkeys(lab.workloads, architectures))
         measured = lab.measure_whole(artifacts, "Measuring unseen subnets")
         lab.store = LatencyStore(second)
         repeated = lab.measure_whole(artifacts, "Measuring them a second time")
@@ -209,7 +209,7 @@ def compare(
         "kendall_tau": kendall_tau(column("predicted_ms"), truth),
         "bias": float(errors.mean()),
         "worst": float(np.abs(errors).max()),
-        "coverage": float(np.mean(np.abs(deviations) <= COVERAGE_Z)),
+        "coverage": float(np.mean(np.abs(deviations) <= Z_90)),
         "table_sum_mape": mape(column("table_sum_ms"), truth),
         "table_sum_kendall_tau": kendall_tau(column("table_sum_ms"), truth),
         # In ratios to the anchor, as table and prediction are, and in ms, each round by its own

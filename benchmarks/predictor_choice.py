@@ -33,6 +33,7 @@ from latency.table import LatencyTable, TableRow
 from nas.config import load_config
 from nas.stages.supernet import build_space
 from predictors.accuracy import kendall_tau, mape
+from predictors.calibration import Z_90
 from predictors.choice import choose
 from predictors.learned import LearnedPredictor
 from predictors.protocol import ArchitecturePredictor
@@ -41,7 +42,6 @@ from predictors.table import TablePredictor
 from predictors.transfer import TransferPredictor
 from search_spaces import Architecture, TransformerSpace, UserError
 
-COVERED = 1.645
 Ratios = dict[str, float]
 """Candidate over anchor by session."""
 
@@ -214,7 +214,7 @@ def trials(
             tried |= {name: made[name] for name in choice.errors}
             for name, predictor in tried.items():
                 mean, std = predictor.predict(unseen)
-                covered = float(np.mean(np.abs(mean - truth) <= COVERED * std))
+                covered = float(np.mean(np.abs(mean - truth) <= Z_90 * std))
                 rows[name].append((mape(mean, truth), kendall_tau(mean, truth), covered))
         for name, found in rows.items():
             error, tau, covered = np.mean(found, axis=0)

@@ -22,6 +22,11 @@ from latency.torch_backend import TorchBackend
 from search_spaces.errors import UserError
 
 
+def is_device_name(text: str) -> bool:
+    """Whether a device may be called that: files are named by it."""
+    return bool(text) and all(c.isalnum() or c in "-_" for c in text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
     """What to measure on and how: a name for a backend with its options."""
@@ -66,7 +71,7 @@ class DeviceProfile:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise UserError(f"{name} {value!r} of a device profile is not a text; set it")
-        if not all(c.isalnum() or c in "-_" for c in self.name):
+        if not is_device_name(self.name):
             raise UserError(f"device name {self.name!r}: use letters, digits, - and _ only")
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
             raise UserError(f"threads {self.threads!r} of device {self.name} is not 1 or more")

@@ -132,7 +132,6 @@ class _Run:
                 self._read()  # whoever held the lease before may have measured the same
                 while pending := [group for group in self.groups if not self._finished(group)]:
                     self._session(anchor, self._choose(pending))
-                    self._read()
         return self._results()
 
     def _read(self) -> None:
@@ -274,12 +273,12 @@ class _Run:
 
     def _store(self, record: SessionRecord) -> None:
         self.store.add_session(self.device, PROTOCOL_VERSION, self.timing.mode, record)
+        self._read()
         note = f": {record.message}" if record.message else ""
         self._tell(f"session of {len(record.models) - 1} models {record.outcome}{note}")
 
     def _tell(self, line: str) -> None:
         if self.progress is not None:
-            self._read()
             done = sum(self._share(artifact) for artifact in self.artifacts.values())
             self.progress(done, len(self.artifacts), line)
 

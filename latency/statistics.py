@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
+Z_95 = 1.96
+"""Standard deviations of a normal error to each end of its two-sided 95 % interval."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:

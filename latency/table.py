@@ -8,6 +8,7 @@ from typing import Any
 
 from latency.interpolation import InterpolationError, interpolate
 from latency.resources import RESOURCES
+from latency.statistics import Z_95
 from search_spaces.blocks import Block
 from search_spaces.errors import UserError
 
@@ -159,8 +160,8 @@ def _interpolated(workload: str, block: Block, latency_ms: float, share: float) 
         block=block,
         workload=workload,
         latency_ms=latency_ms,
-        low_ms=max(latency_ms - 1.96 * std_ms, 0.0),
-        high_ms=latency_ms + 1.96 * std_ms,
+        low_ms=max(latency_ms - Z_95 * std_ms, 0.0),
+        high_ms=latency_ms + Z_95 * std_ms,
         sessions=0,
         status="interpolated",
         std_ms=std_ms,

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from latency.devices import is_device_name
 from latency.files import replacing
 from latency.measurement import FAILED
 from latency.resources import RESOURCES
@@ -182,7 +183,7 @@ def _check(found: Mapping[str, Any]) -> None:
     ):
         if found[name] not in known:
             raise UserError(f"{name} {found[name]!r} is not one of {', '.join(known)}")
-    if not all(c.isalnum() or c in "-_" for c in found["device"]):
+    if not is_device_name(found["device"]):
         raise UserError(f"device {found['device']!r}: only letters, digits, - and _ are a name")
     for name in ("threads", "protocol"):
         if found[name] < 1:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from latency.noise import Noise
-from latency.statistics import t_quantile
+from latency.statistics import Z_95, t_quantile
 from latency.table import LatencyTable, TableRow
 from predictors.blocks import BlockCounts
 from predictors.calibration import relative_std
@@ -24,7 +24,6 @@ PRIOR_STRENGTH = 1e-3
 LEAST_FACTOR = 0.1
 """Noise may ask for less, and for latencies below 0."""
 UNCORRECTED_STD = 0.05
-Z_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latency.database import connect
-from latency.devices import list_devices
+from latency.devices import is_device_name, list_devices
 from latency.protocol import PROTOCOL_VERSION
 from latency.table_file import Entry, read_table, write_table
 from latency.table_store import TableStore
@@ -90,6 +90,6 @@ def _device(file: Path, entries: list[Entry], name: str | None) -> str:
             f"{file} has rows of {', '.join(names)}; split it, or name one device with --device"
         )
     device = names[0] if name is None else name
-    if not device or not all(c.isalnum() or c in "-_" for c in device):
+    if not is_device_name(device):
         raise UserError(f"--device {device}: use letters, digits, - and _ only")
     return device

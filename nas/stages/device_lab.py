@@ -134,15 +134,21 @@ def told(update: Update) -> Progress:
 
 
 def random_subnets(
-    lab: DeviceLab, architectures: Sequence[Architecture], workloads: Mapping[str, Workload]
+    lab: DeviceLab, architectures: Mapping[str, Sequence[Architecture]]
 ) -> dict[str, list[Artifact]]:
-    """Whole subnets with random weights, which have the latency of trained ones."""
+    """Whole subnets with random weights, which have the latency of trained ones.
+
+    Args:
+        lab: The device that they are made for.
+        architectures: By workload.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         supernet = build_supernet(lab.space)
-    artifacts: dict[str, list[Artifact]] = {name: [] for name in workloads}
-    for name, workload in workloads.items():
-        for arch in architectures:
+    artifacts: dict[str, list[Artifact]] = {name: [] for name in architectures}
+    for name, chosen in architectures.items():
+        workload = lab.workloads[name]
+        for arch in chosen:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
             path = lab.folder / "whole" / _file_name(lab, arch, workload)
             artifact = known_artifact(path, backend=lab.backend, provenance=facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -193,23 +192,6 @@ class DeviceTables:
     def _add(self, rows: Iterable[StoredRow]) -> int:
         identity = self.identity(self.lab.fingerprint)
         return self.store.add((identity, row) for row in rows)
-
-
-def session_ratios(row: StoredRow) -> dict[str, float]:
-    """Candidate over anchor per session of a whole subnet; empty where the row does not say."""
-    try:
-        (model,), sessions = row.provenance["models"], row.provenance["sessions"]
-        pairs = zip(sessions, model["ratios"], strict=True)
-        found = {str(session["session_id"]): float(ratio) for session, ratio in pairs}
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return found if all(math.isfinite(r) and r > 0 for r in found.values()) else {}
-
-
-def shared_error(row: StoredRow) -> float:
-    """Standard error that a whole subnet shares with those of its sessions; 0 if unsaid."""
-    value = row.provenance.get("shared_error")
-    return value if isinstance(value, float) and 0 <= value < math.inf else 0.0
 
 
 def _genes(artifact: Artifact) -> dict[str, int]:

@@ -12,21 +12,19 @@ from latency.artifact import Artifact
 from latency.grid import plan
 from latency.measurement import FAILED, Measurement
 from latency.noise import session_noise
-from latency.resources import resource_of
 from latency.table import LatencyTable
 from latency.table_measurement import measure_table
-from latency.table_store import StoredRow
 from nas.atomic import write_json
 from nas.progress import progress
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab, random_subnets
-from nas.stages.device_tables import session_ratios, shared_error
 from nas.stages.prediction import Prediction
 from nas.stages.resources import fit_resources, wanted_resources
 from nas.stages.supernet import build_space
+from nas.stages.whole_subnets import WholeSubnet
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import Correction
-from search_spaces import Architecture, TransformerSpace, UserError, sample_by_cost
+from search_spaces import TransformerSpace, UserError, sample_by_cost
 
 WITHOUT_TABLE = ("learned", "transfer")
 """Values of `latency.predictor` that measure no blocks."""
@@ -129,10 +127,7 @@ def prepare(
         )
         for name in lab.workloads
     }
-    artifacts = {
-        name: random_subnets(lab, chosen, {name: lab.workloads[name]})[name]
-        for name, chosen in architectures.items()
-    }
+    artifacts = random_subnets(lab, architectures)
     if kind in WITHOUT_TABLE:
         table = LatencyTable(())
         found = lab.measure_whole(artifacts, "Measuring whole subnets")
@@ -140,8 +135,14 @@ def prepare(
         table, found = _measure_blocks(lab, artifacts, keep)
     for name, models in artifacts.items():
         lab.tables.keep_whole(lab.workloads[name], models, found[name])
-    fits, whole = _fit(lab, table, architectures, found)
-    return table, fits, whole
+    subnets = {
+        name: [
+            WholeSubnet.of_measurement(arch, one)
+            for arch, one in zip(chosen, found[name], strict=True)
+        ]
+        for name, chosen in architectures.items()
+    }
+    return table, *_fit(lab, table, subnets)
 
 
 def _measure_blocks(
@@ -184,97 +185,39 @@ def _stored_table(
     )
     without = lab.run.config.latency.predictor in WITHOUT_TABLE
     table = LatencyTable(()) if without else lab.tables.stored(identity)
-    subnets = lab.tables.stored_subnets(identity)
-    fits: Fits = {}
-    whole = []
-    for name, workload in lab.workloads.items():
-        prediction = Prediction(lab.run, lab.space, table, name, lab.run.config.latency.predictor)
-        usable: list[tuple[Architecture, StoredRow]] = []
-        for row in subnets:
-            try:
-                arch = lab.space.architecture(row.widths)
-            except UserError:  # of another space
-                continue
+    subnets: dict[str, list[WholeSubnet]] = {name: [] for name in lab.workloads}
+    for row in lab.tables.stored_subnets(identity):
+        try:
+            arch = lab.space.architecture(row.widths)
+        except UserError:  # of another space
+            continue
+        for name, workload in lab.workloads.items():
             if row.workload == workload:
-                usable.append((arch, row))
-        predictor, fit = prediction.fit(
-            [arch for arch, _ in usable],
-            [row.latency_ms for _, row in usable],
-            session_noise(
-                [session_ratios(row) for _, row in usable],
-                max((shared_error(row) for _, row in usable), default=0.0),
-            ),
-        )
-        fits[name] = predictor, fit
-        whole += [
-            _whole(
-                name,
-                arch,
-                float(predictor.predict([arch])[0][0]),
-                measured_ms=row.latency_ms,
-                low_ms=row.low_ms,
-                high_ms=row.high_ms,
-                status=row.status,
-                energy_mj=row.energy_mj,
-                peak_memory_bytes=row.peak_memory_bytes,
-            )
-            for arch, row in usable
-        ]
-    return table, fits, whole
-
-
-def _whole(workload: str, arch: Architecture, predicted_ms: float, **found: Any) -> dict[str, Any]:
-    """A whole subnet as it stands in `table.json`; `found` is what was measured of it."""
-    return {
-        "workload": workload,
-        "architecture": dict(arch),
-        "predicted_ms": predicted_ms,
-        **found,
-    }
+                subnets[name].append(WholeSubnet.of_row(arch, row))
+    return table, *_fit(lab, table, subnets)
 
 
 def _fit(
-    lab: DeviceLab,
-    table: LatencyTable,
-    architectures: Mapping[str, Sequence[Architecture]],
-    measured: Mapping[str, Sequence[Measurement]],
+    lab: DeviceLab, table: LatencyTable, subnets: Mapping[str, Sequence[WholeSubnet]]
 ) -> tuple[Fits, list[dict[str, Any]]]:
     """Fit a predictor for each workload on its whole subnets."""
     fits: Fits = {}
     whole: list[dict[str, Any]] = []
-    for name, chosen in architectures.items():
-        pairs = list(zip(chosen, measured[name], strict=True))
-        usable = [(arch, one) for arch, one in pairs if one.median_ns is not None]
+    for name, timed in subnets.items():
+        usable = [one for one in timed if one.measured_ms is not None]
         prediction = Prediction(lab.run, lab.space, table, name, lab.run.config.latency.predictor)
         predictor, fit = prediction.fit(
-            [arch for arch, _ in usable],
-            [_ms(one.median_ns) for _, one in usable],
+            [one.architecture for one in usable],
+            np.array([one.measured_ms for one in usable], dtype=np.float64),
             session_noise(
-                [one.session_ratios for _, one in usable],
-                max((one.shared for _, one in usable), default=0.0),
+                [one.session_ratios for one in usable],
+                max((one.shared for one in usable), default=0.0),
             ),
         )
         fits[name] = predictor, fit
+        predicted, _ = predictor.predict([one.architecture for one in timed])
         whole += [
-            _whole(
-                name,
-                arch,
-                float(predictor.predict([arch])[0][0]),
-                measured_ms=_optional_ms(one.median_ns),
-                low_ms=_optional_ms(one.low_ns),
-                high_ms=_optional_ms(one.high_ns),
-                status=one.status,
-                **resource_of(one),
-            )
-            for arch, one in pairs
+            one.to_json(name, predicted_ms)
+            for one, predicted_ms in zip(timed, predicted.tolist(), strict=True)
         ]
     return fits, whole
-
-
-def _ms(latency_ns: float | None) -> float:
-    assert latency_ns is not None
-    return latency_ns / 1e6
-
-
-def _optional_ms(latency_ns: float | None) -> float | None:
-    return None if latency_ns is None else latency_ns / 1e6

@@ -54,10 +54,11 @@ class Objectives:
         self.cheap = tuple(dict.fromkeys(name for name in wanted if name not in qualities))
         self.space = space
         self.predictors = predictors
-        self.counts = BlockCounts(space)
         self.resources = load_resources(run, space)
         # KV cache and MACs are those of the workload that asks the most.
         self.workload = max(run.config.calls.values(), key=_tokens)
+        self._counts = BlockCounts(space)
+        self._block_costs = [space.block_cost(b, self.workload) for b in self._counts.blocks]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -76,10 +77,8 @@ class Objectives:
             return self.predictors[workload].predict(architectures)[0]
         if name in self.resources:
             return self.resources[name].predict(architectures)
-        costs = [self.space.block_cost(block, self.workload) for block in self.counts.blocks]
-        values: NDArray[np.float64] = self.counts(architectures) @ np.array(
-            [float(getattr(cost, name)) for cost in costs]
-        )
+        costs = np.array([float(getattr(cost, name)) for cost in self._block_costs])
+        values: NDArray[np.float64] = self._counts(architectures) @ costs
         return values
 
     def front(self, result: SearchResult) -> NDArray[np.int64]:

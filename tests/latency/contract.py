@@ -91,6 +91,16 @@ def check_rejects_changed_file(
         backend.run_session([anchor, stale], timing)
 
 
+def check_rejections(
+    backend: DeviceBackend, models: Mapping[str, Artifact], timing: TimingConfig
+) -> None:
+    """All three refusals, on an anchor and models that are `small`, `wrong` and `broken`."""
+    anchor, small = models["anchor"], models["small"]
+    check_rejects_wrong_outputs(backend, anchor, small, models["wrong"], timing)
+    check_rejects_broken_file(backend, anchor, models["broken"], timing)
+    check_rejects_changed_file(backend, anchor, small, timing)
+
+
 def check_compile(
     backend: DeviceBackend,
     networks: Mapping[str, tuple[Network, Mapping[str, Tensor]]],

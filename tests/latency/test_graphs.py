@@ -16,6 +16,7 @@ from search_spaces import Block, DecoderSpace, VisionTransformerSpace, Workload
 from supernet import decoder, vit
 from supernet.families import build_supernet
 from supernet.parts import Network, Part, Port
+from tests.latency.networks import TEXT
 
 torch.set_num_threads(1)
 
@@ -28,16 +29,6 @@ VISION = VisionTransformerSpace(
     embed=(8,),
     depth=(1, 2),
     heads=(1, 2),
-    ffn=(8,),
-)
-TEXT = DecoderSpace(
-    vocabulary=11,
-    context=16,
-    head_dim=4,
-    group=2,
-    embed=(8,),
-    depth=(1, 2),
-    heads=(2, 4),
     ffn=(8,),
 )
 

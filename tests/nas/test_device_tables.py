@@ -18,6 +18,7 @@ from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.table_store import TableStore
 from latency.timing import TimingConfig
 from nas.cli import main
+from tests.nas.short_protocol import short_timing
 
 pytestmark = pytest.mark.slow
 
@@ -32,24 +33,6 @@ training: {steps: 6, warmup_steps: 2, threads: 1}
 latency: {correction_subnets: 3}
 search: {budget: 8, population: 4, front_size: 2}
 """
-
-
-def short_timing(cls):
-    """Two sessions of everything, precise or not."""
-    return cls(
-        mode="quick",
-        min_sessions=2,
-        max_sessions=2,
-        rounds=2,
-        block_ms=1.0,
-        warmup_s=0.0,
-        interval_target=100.0,
-        drift_limit=100.0,
-        sentinel_limit=100.0,
-        cooldown_s=0.0,
-        backoff_s=0.0,
-        candidates_per_session=64,
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)

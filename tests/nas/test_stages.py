@@ -29,6 +29,7 @@ from search_spaces import Architecture, Block, Workload, space_from_json
 from supernet.checkpoint import load_supernet, load_weights
 from supernet.families import build_supernet
 from supernet.training import Trainer
+from tests.nas.short_protocol import short_timing
 
 pytestmark = pytest.mark.slow
 
@@ -54,24 +55,6 @@ workloads: {prefill: {sequence: 16}, decode: {past: 15}}
 latency: {correction_subnets: 1}
 search: {budget: 6, population: 4, front_size: 2}
 """
-
-
-def short_timing(cls):
-    """Two sessions of everything, precise or not."""
-    return cls(
-        mode="quick",
-        min_sessions=2,
-        max_sessions=2,
-        rounds=2,
-        block_ms=1.0,
-        warmup_s=0.0,
-        interval_target=100.0,
-        drift_limit=100.0,
-        sentinel_limit=100.0,
-        cooldown_s=0.0,
-        backoff_s=0.0,
-        candidates_per_session=64,
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)
