@@ -38,6 +38,11 @@ class DeviceLab:
         for workload in self.workloads.values():
             space.check_workload(workload)
         self.profile = run.profile
+        if space.precision and self.profile.backend != OnnxRuntimeBackend.name:
+            raise UserError(
+                f"space.precision is for onnxruntime; device {self.profile.name} runs "
+                f"{self.profile.backend}: leave it out, or choose another device"
+            )
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)
@@ -145,13 +150,18 @@ def random_subnets(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         supernet = build_supernet(lab.space)
+    if lab.space.precision:
+        plain, _ = supernet.build_plain(lab.space.smallest)
+        inputs = whole_inputs(plain.network(), lab.space.default_workload)
+        supernet.calibrate(list(inputs.values())[:1])
     artifacts: dict[str, list[Artifact]] = {name: [] for name in architectures}
     for name, chosen in architectures.items():
         workload = lab.workloads[name]
         for arch in chosen:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
             path = lab.folder / "whole" / _file_name(lab, arch, workload)
-            artifact = known_artifact(path, backend=lab.backend, provenance=facts)
+            schemes = lab.space.schemes(arch)
+            artifact = known_artifact(path, backend=lab.backend, provenance=facts, schemes=schemes)
             if artifact is None:
                 network = supernet.extract(arch).network()
                 feeds = whole_inputs(network, workload)
