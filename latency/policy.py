@@ -52,11 +52,20 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.made: dict[object, str] = {}
+        self.biases: set[str] = set()
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        self.done: set[str] = set()
 
     def write(self) -> None:
         graph = self.model.graph
+        self.biases = {one.name for one in graph.initializer if len(one.dims) == 1}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
         written = set()
         for node in graph.node:
+            if any(name in self.done for name in node.output):
+                continue
             used = [name for name in node.input if name in self.layers]
             if not used:
                 self.nodes.append(node)
@@ -109,19 +118,26 @@ class _Writer:
         self._node("Mul", [f"{weight}.float", scale], weight)
 
     def _static(self, x: str, weight: str, out: str, layer: QuantizedLinear) -> None:
+        """What QDQ nodes become, with the bias, which they would leave to a node of its own."""
         scale = np.float32(layer.scale.item())
         zero = np.uint8(layer.zero.item())
         key = (x, float(scale), int(zero))
         if key not in self.made:
-            names = [f"{weight}.input_scale", f"{weight}.input_zero"]
-            for name, value in zip(names, (scale, zero), strict=True):
-                self._constant(name, np.asarray(value))
-            self._node("QuantizeLinear", [x, *names], f"{weight}.input_int8")
-            self._node("DequantizeLinear", [f"{weight}.input_int8", *names], f"{weight}.input")
-            self.made[key] = f"{weight}.input"
+            self.made[key] = source = f"{weight}.input"
+            self._constant(f"{source}_scale", np.asarray(scale))
+            self._constant(f"{source}_zero", np.asarray(zero))
+            self._node("QuantizeLinear", [x, f"{source}_scale", f"{source}_zero"], source)
+        source = self.made[key]
         values, weight_scale = self._integers(weight, layer)
-        self._node("DequantizeLinear", [values, weight_scale], f"{weight}.float", axis=1)
-        self._node("MatMul", [self.made[key], f"{weight}.float"], out)
+        inputs = [source, values, f"{source}_scale", weight_scale, f"{source}_zero"]
+        readers = self.readers.get(out, [])
+        if len(readers) == 1 and readers[0].op_type == "Add":
+            (added,) = (name for name in readers[0].input if name != out)
+            if added in self.biases:
+                inputs += ["", added]  # weights have no zero point
+                (out,) = readers[0].output
+                self.done.add(out)
+        self._node("MatMulIntegerToFloat", inputs, out, domain=CONTRIB)
 
     def _dynamic(self, x: str, weight: str, out: str, layer: QuantizedLinear) -> None:
         if x not in self.made:

@@ -17,7 +17,7 @@ from latency.devices import list_devices, open_backend
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import Measurement
-from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.onnxruntime_backend import CPU, OnnxRuntimeBackend
 from latency.protocol import Progress, measure
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
@@ -38,10 +38,11 @@ class DeviceLab:
         for workload in self.workloads.values():
             space.check_workload(workload)
         self.profile = run.profile
-        if space.precision and self.profile.backend != OnnxRuntimeBackend.name:
+        runtime = (self.profile.backend, self.profile.provider)
+        if space.precision and runtime != (OnnxRuntimeBackend.name, CPU):
             raise UserError(
-                f"space.precision is for onnxruntime; device {self.profile.name} runs "
-                f"{self.profile.backend}: leave it out, or choose another device"
+                f"space.precision is for onnxruntime on a CPU; device {self.profile.name} runs "
+                f"{' with '.join(runtime)}: leave it out, or choose another device"
             )
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
