@@ -63,7 +63,7 @@ bench-predictors: setup  ## Latency learned from few rows of every CSV in DATA=f
 
 bench-quant: setup     ## Precision policies: simulation against runtime, 4-bit weights, speed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check agreement
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check low-bits --examples text
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check low-bits --example text
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check speed
 
 bench-text: setup      ## The language-model example

@@ -2,7 +2,7 @@
 
     python -m benchmarks.quantization --check agreement
     python -m benchmarks.quantization --check speed
-    python -m benchmarks.quantization --check low-bits --examples text
+    python -m benchmarks.quantization --check low-bits --example text
 
 `agreement` compares, on the test split, subnets as they run in the supernet with their exports in
 onnxruntime: the largest under each scheme, and random ones with random policies. The exit code is 1
@@ -76,14 +76,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", choices=("agreement", "speed", "low-bits"), default="agreement")
-    parser.add_argument("--examples", nargs="+", choices=tuple(EXAMPLES), default=tuple(EXAMPLES))
+    parser.add_argument("--example", action="append", choices=tuple(EXAMPLES), dest="examples")
     parser.add_argument("--subnets", type=int, default=20, help="random ones (20)")
     parser.add_argument("--mode", choices=("quick", "standard"), default="standard")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE of every configuration")
     options = parser.parse_args()
     found, good = {}, True
-    for name in options.examples:
+    for name in options.examples or EXAMPLES:
         config = configuration(name, options)
         if options.check == "agreement":
             rows = agreement(config, options.subnets)
