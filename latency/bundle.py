@@ -18,6 +18,7 @@ MODULES = (
     "digest",
     "energy",
     "frames",
+    "governor",
     "host_facts",
     "memory",
     "nvidia",

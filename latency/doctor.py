@@ -9,7 +9,8 @@ from pathlib import Path
 
 from latency.artifact import Artifact
 from latency.backend import BackendError, DeviceBackend
-from latency.devices import DeviceProfile, open_backend
+from latency.backends import open_backend
+from latency.device_profile import DeviceProfile
 from latency.lease import device_lease
 from latency.session_record import timed_session
 from latency.timing import TimingConfig
@@ -59,11 +60,17 @@ def _checks(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Ite
             where = f"{backend.place.name}, Python {device['python']} there"
             yield Check(name="connection", ok=True, message=where)
         lacking = backend.missing()
-        yield Check(name="runtime", ok=lacking is None, message=lacking or _runtime(backend))
+        runtime = lacking or f"{_runtime(backend)}; offers {', '.join(profile.offered)}"
+        yield Check(name="runtime", ok=lacking is None, message=runtime)
         yield _throttling(device["throttled"])
         if lacking is None:
             yield from _sessions(backend, folder, profile.lease, lease_timeout_s)
-        yield _governor(device["governor"])
+        place = backend.place
+        if str(place.preparation):
+            unmet = place.preparation.unmet(device, place.name)
+            message = "; ".join(unmet) or f"for each session: {place.preparation}"
+            yield Check(name="preparation", ok=not unmet, message=message)
+        yield _governor(place.preparation.fingerprint(device)["governor"])
         yield _load(device["load"], len(device["cpus"]))
         yield _disk(Path.cwd())
 
@@ -121,7 +128,10 @@ def _governor(governor: str) -> Check:
     if governor == "unknown":
         message += ": not readable here, as in most virtual machines"
     elif not ok:
-        message += "; `cpupower frequency-set -g performance` makes latencies repeatable"
+        message += (
+            "; `prepare: {governor: performance}` in the profile, or `cpupower frequency-set -g "
+            "performance`, makes latencies repeatable"
+        )
     return Check(name="governor", ok=ok, message=message)
 
 

@@ -25,7 +25,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,9 +165,9 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     """Run one session.
 
     Args:
-        request: models (the anchor first; each sha256, path, feeds, tolerance), threads,
-            affinity (CPU numbers or null), seed, rounds, block_ms, warmup_s, anchor_blocks, and
-            what the runtime asks for. Without models, nothing is timed: the runtime is there.
+        request: models (the anchor first; each sha256, path, feeds, tolerance), threads, seed,
+            rounds, block_ms, warmup_s, anchor_blocks, and what the runtime asks for. Without
+            models, nothing is timed: the runtime is there.
         runtime: What loads and runs the models.
 
     Returns:
@@ -175,8 +175,6 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     """
     if not request["models"]:
         return {"models": [], "facts": {}}
-    if request["affinity"] is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request["affinity"])
     started, before = time.time(), host_facts.state()
     models, rejected = _load(request, runtime)
     if rejected:
@@ -306,6 +304,20 @@ def _die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _pin(cpus: Sequence[int] | None) -> None:
+    """Keep this process to some CPUs, before the runtime starts threads of its own.
+
+    Raises:
+        Refused: The system cannot, or has no such CPUs.
+    """
+    if cpus is None:
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (AttributeError, OSError) as error:
+        raise Refused(f"affinity {list(cpus)} is not possible ({error}); change it") from None
+
+
 def open_runtime(request: dict[str, Any]) -> Runtime:
     """The runtime that a request names.
 
@@ -336,6 +348,7 @@ def main() -> None:
 
             reply = serve_build(request["build"])
         else:
+            _pin(request["affinity"])
             reply = serve(request, open_runtime(request))
     except Refused as error:
         reply = {"refused": str(error)}

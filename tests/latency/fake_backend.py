@@ -22,6 +22,8 @@ class FakeBackend:
     name = "fake"
     suffix = ".onnx"
     tolerance = 1e-4
+    precisions = ("fp32",)
+    precision = "fp32"
     place = ThisHost()
 
     def __init__(
