@@ -22,6 +22,7 @@ MODULES = (
     "host_facts",
     "memory",
     "nvidia",
+    "nvml",
     "onnxruntime_session",
     "session",
     "session_process",

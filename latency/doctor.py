@@ -94,11 +94,12 @@ def _sessions(
     try:
         anchor, candidate = backend.anchor(folder), backend.anchor(folder, layers=4)
         with device_lease(lease, timeout_s=lease_timeout_s):
-            ratios, anchor_us = _two_sessions(backend, anchor, candidate)
+            ratios, anchor_us, hot = _two_sessions(backend, anchor, candidate)
     except (UserError, BackendError) as error:
         yield Check(name="session", ok=False, message=str(error))
         return
-    yield Check(name="session", ok=True, message=f"the anchor takes {anchor_us:.0f} us")
+    message = "; ".join([f"the anchor takes {anchor_us:.0f} us", *hot])
+    yield Check(name="session", ok=not hot, message=message)
     spread = abs(ratios[1] / ratios[0] - 1)
     message = f"two sessions differ by {100 * spread:.1f} %"
     if spread > MAX_SPREAD:
@@ -108,9 +109,9 @@ def _sessions(
 
 def _two_sessions(
     backend: DeviceBackend, anchor: Artifact, candidate: Artifact
-) -> tuple[list[float], float]:
-    """Ratio of the candidate in each of two sessions, and the anchor's latency in us."""
-    ratios, anchor_us = [], 0.0
+) -> tuple[list[float], float, list[str]]:
+    """Ratio of the candidate in each of two sessions, the anchor's us, and why one was hot."""
+    ratios, anchor_us, hot = [], 0.0, []
     for seed in range(2):
         timing = TIMING.with_seed(seed)
         about = {"session_id": "", "seed": seed, "started_at": "", "timing": {}}
@@ -119,7 +120,8 @@ def _two_sessions(
         record = timed_session(about, models, samples, timing, None)
         ratios.append(record.models[1].ratio or 0.0)
         anchor_us = (record.anchor_ns or 0.0) / 1e3
-    return ratios, anchor_us
+        hot += [record.message] if record.hot else []
+    return ratios, anchor_us, list(dict.fromkeys(hot))
 
 
 def _governor(governor: str) -> Check:

@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from latency import host_facts
+from latency import host_facts, nvidia
 from latency.digest import model_sha256
 from latency.energy import Meter, energy_mj, open_meter
 from latency.memory import PeakMemory
@@ -191,7 +191,7 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
         _emit({"stage": "time", "model": index})
         samples, preempted = models[index].block(block_ns)
         blocks[index].append(_summary(samples, preempted, round_, position))
-    meter, no_meter = open_meter(gpu=_on_gpu(request))
+    meter, no_meter = open_meter(gpu=nvidia.has_models(request))
     energies: list[float | None] = [None] * len(models)
     if meter is not None:
         for index, model in enumerate(models):
@@ -205,7 +205,7 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
                 "max_abs_difference": m.difference,
                 "energy_mj": e,
                 # What lies on a GPU is not resident memory
-                "peak_memory_bytes": None if _on_gpu(request) else m.peak_memory_bytes,
+                "peak_memory_bytes": None if nvidia.has_models(request) else m.peak_memory_bytes,
             }
             for m, b, e in zip(models, blocks, energies)
         ],
@@ -227,15 +227,6 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
             **runtime.facts(),
         },
     }
-
-
-def _on_gpu(request: dict[str, Any]) -> bool:
-    gpu_providers = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-    return (
-        request["runtime"] == "tensorrt"
-        or request.get("device") == "cuda"
-        or request.get("provider") in gpu_providers
-    )
 
 
 def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[str, str]]:

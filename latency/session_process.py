@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latency import governor, host_facts
+from latency import governor, host_facts, nvidia
+from latency.nvml import nvml
 
 COOL_S = 300.0
 """Longest wait for a device to cool down before a session."""
@@ -152,6 +153,9 @@ class _Process:
 
     def _look(self) -> None:
         self.throttled.update(host_facts.throttling())
+        if self.request["models"] and nvidia.has_models(self.request):
+            library = nvml()
+            self.throttled.update(library.slowdowns() if library else ())
         now_c = _hottest_c()
         if now_c is not None and (self.hottest_c is None or now_c > self.hottest_c):
             self.hottest_c = now_c

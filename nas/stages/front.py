@@ -161,6 +161,7 @@ def measured_json(measurement: Measurement) -> dict[str, Any]:
         "low": ms(measurement.low_ns),
         "high": ms(measurement.high_ns),
         "sessions": measurement.sessions,
+        "hot_sessions": measurement.hot_sessions,
         "status": measurement.status,
         "quick": measurement.quick,
     }
