@@ -21,6 +21,7 @@ from nas.stages.exporter import Exported, Exporter
 from nas.stages.search import check_search
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from search_spaces import Architecture, InfeasibleError, UserError
+from search_spaces.blocks import PRECISION
 
 SUFFIXES = (".onnx", ".pt2", ".engine", ".mlpackage", ".json")
 """Of the files in a folder of exports."""
@@ -145,9 +146,20 @@ def describe(
         "parameters": cost.parameters,
         "size_bytes": cost.size_bytes,
         "kv_cache_bytes": cost.kv_cache_bytes,
-        "precision": {"all": lab.compiler.build_facts()["precision"]},
+        "precision": _precision(exporter, arch),
         "export": export,
     }
+
+
+def _precision(exporter: Exporter, arch: Architecture) -> dict[str, str]:
+    """Scheme of each linear layer by the name of its gene; `all` where there is no choice."""
+    default = str(exporter.lab.compiler.build_facts()["precision"])
+    genes = {
+        name.removeprefix(PRECISION): str(value)
+        for name, value in arch.items()
+        if name.startswith(PRECISION)
+    }
+    return {**genes, "other": default} if genes else {"all": default}
 
 
 def measured_json(measurement: Measurement) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from nas.stages.known_table import load_predictors
 from nas.stages.resources import load_resources, wanted_resources
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from predictors.blocks import BlockCounts
+from predictors.policies import slow_blocks
 from predictors.protocol import ArchitecturePredictor
+from predictors.table import TablePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
 
 
@@ -135,8 +138,10 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         UserError: There is no supernet or no table, or they are of another space.
     """
     supernet = supernet or open_supernet(run)
-    space, settings = supernet.space, run.config.search
-    objectives = Objectives(run, space, load_predictors(run, space))
+    settings = run.config.search
+    predictors = load_predictors(run, supernet.space)
+    space = without_slow_blocks(supernet.space, predictors)
+    objectives = Objectives(run, space, predictors)
     uniform = space.uniform(5)
     before = run.store.count()
 
@@ -201,6 +206,17 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         "evaluated_now": new,
         "front": len(front),
     }
+
+
+def without_slow_blocks(
+    space: TransformerSpace, predictors: Mapping[str, ArchitecturePredictor]
+) -> TransformerSpace:
+    """The space without schemes that the tables say do not pay, block by block."""
+    tables = [one for one in predictors.values() if isinstance(one, TablePredictor)]
+    if not space.precision or not tables:
+        return space
+    latencies = [partial(one.table.latency_ms, one.workload) for one in tables]
+    return space.restricted(slow_blocks(space, latencies))
 
 
 def _tokens(workload: Workload) -> int:
