@@ -9,7 +9,8 @@ from pathlib import Path
 
 from latency.artifact import Artifact
 from latency.database import connect
-from latency.devices import DeviceProfile, get_device, list_devices
+from latency.device_profile import DeviceProfile
+from latency.devices import get_device, list_devices
 from latency.measurement import Measurement, precise, summarize
 from latency.protocol import PROTOCOL_VERSION
 from latency.session_effects import without_session_effects

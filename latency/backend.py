@@ -99,6 +99,10 @@ class DeviceBackend(Protocol):
     others with the shapes that they were compiled for."""
     tolerance: float
     """Allowed |output - reference| of its precision, in units of 1 + |reference|."""
+    precisions: tuple[str, ...]
+    """Arithmetic that it can make models in, by the names of schemes: `fp32`, `fp16`, ..."""
+    precision: str
+    """The one of these that it makes them in."""
     place: "Place"
     """The machine that its sessions run on."""
 

@@ -44,6 +44,7 @@ class CoreMLBackend:
 
     name = "coreml"
     suffix = ".mlpackage"
+    precisions = tuple(TOLERANCES)
 
     def __init__(
         self,
@@ -175,7 +176,6 @@ class CoreMLBackend:
         request: dict[str, Any] = {
             "runtime": "coreml",
             "threads": 1,
-            "affinity": None,
             "compute_units": COMPUTE_UNITS[self.compute_units],
         }
         return self.place.run(request, models, timing)

@@ -35,6 +35,8 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     suffix = ".onnx"
     tolerance = 1e-4
+    precisions: tuple[str, ...] = ("fp32",)
+    precision = "fp32"
 
     def __init__(
         self,
@@ -43,7 +45,6 @@ class OnnxRuntimeBackend:
         provider: str = CPU,
         options: Mapping[str, object] | None = None,
         spinning: bool = False,
-        affinity: Sequence[int] | None = None,
         place: Place | None = None,
     ) -> None:
         """Describe the runtime; starts nothing.
@@ -53,19 +54,17 @@ class OnnxRuntimeBackend:
             provider: Execution provider, asserted in every session.
             options: The provider's own options, as onnxruntime names them.
             spinning: Whether idle threads spin.
-            affinity: CPUs to pin a session to; None leaves the choice to the scheduler.
             place: Where sessions run; None is this host.
         """
         self.threads = threads
         self.provider = provider
         self.options = {name: _option(value) for name, value in (options or {}).items()}
         self.spinning = spinning
-        self.affinity = None if affinity is None else sorted(affinity)
         self.place = place or ThisHost()
 
     def fingerprint(self) -> Mapping[str, str]:
         """Processor, system, runtime and its options; see `DeviceBackend`."""
-        device = checked(self.place, "onnxruntime", threads=self.threads, affinity=self.affinity)
+        device = checked(self.place, "onnxruntime", threads=self.threads)
         facts = {
             **device["fingerprint"],
             "runtime": f"onnxruntime {device['packages']['onnxruntime']}",
@@ -73,8 +72,6 @@ class OnnxRuntimeBackend:
             "threads": str(self.threads),
             "spinning": "on" if self.spinning else "off",
         }
-        if self.affinity is not None:
-            facts["cpus"] = ",".join(str(cpu) for cpu in self.affinity)
         if self.options:
             facts["provider_options"] = json.dumps(self.options, sort_keys=True)
         return facts
@@ -136,7 +133,6 @@ class OnnxRuntimeBackend:
             "provider": self.provider,
             "options": self.options,
             "spinning": self.spinning,
-            "affinity": self.affinity,
         }
 
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from latency.devices import is_device_name
+from latency.device_profile import is_device_name
 from latency.files import replacing
 from latency.measurement import FAILED
 from latency.resources import RESOURCES

@@ -36,6 +36,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     suffix = ".engine"
+    precisions = tuple(TOLERANCES)
 
     def __init__(
         self,
@@ -153,7 +154,6 @@ class TensorRTBackend:
         request: dict[str, Any] = {
             "runtime": "tensorrt",
             "threads": 1,
-            "affinity": None,
             "library": self.library,
             "cuda_graph": self.cuda_graph,
         }

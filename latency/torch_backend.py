@@ -39,6 +39,7 @@ class TorchBackend:
 
     name = "torch"
     suffix = ".pt2"
+    precisions = tuple(TOLERANCES)
 
     def __init__(
         self,
@@ -151,7 +152,6 @@ class TorchBackend:
         request: dict[str, Any] = {
             "runtime": "torch",
             "threads": self.threads,
-            "affinity": None,
             "device": self.device,
             "mode": self.mode,
             "cuda_graph": self.cuda_graph,

@@ -246,6 +246,16 @@ def notices(data: RunData) -> list[str]:
         for s in data.front.subnets
         if s.name not in failed and any(x.measured_ms.status != "ok" for x in s.latencies.values())
     ]
+    hot = [
+        s.name
+        for s in data.front.subnets
+        if any(x.measured_ms.hot_sessions for x in s.latencies.values())
+    ]
+    if hot:
+        found.append(
+            f"Measured while the device was hot or held itself back: {', '.join(hot)}. "
+            "Cool it, see to its power supply, and measure again."
+        )
     if failed:
         found.append(
             f"Not measured on the device: {', '.join(failed)}. Only predictions are shown."

@@ -29,6 +29,8 @@ class Measured:
     low: float | None = None
     high: float | None = None
     sessions: int = 0
+    hot_sessions: int = 0
+    """Those in which the device was hot or held itself back."""
     status: str = "ok"
 
 

@@ -92,8 +92,9 @@ COMMANDS: dict[str, Command] = {
             "List the device profiles that --device takes, what each of them is, and whether it "
             "can be measured from here. Profiles of "
             "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
-            "backend, threads, provider, spinning and options; for a device behind SSH also "
-            "transport: ssh, host, port, user, identity, known_hosts, python and folder."
+            "backend, threads, provider, spinning, options, precisions, workloads, affinity and "
+            "prepare; for a device behind SSH also transport: ssh, host, port, user, identity, "
+            "known_hosts, python and folder. docs/latency.md explains them."
         ),
         example="nas devices",
         handler="nas.cli.devices:devices",

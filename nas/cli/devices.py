@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from latency.devices import DeviceProfile, get_device, list_devices, obstacle
+from latency.device_profile import DeviceProfile
+from latency.devices import get_device, list_devices, obstacle
 from latency.doctor import doctor as examine
 from nas.cli.streams import print_text
+from search_spaces import Workload
 
 
 def devices(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def devices(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.json:
         return {
             "devices": [
-                {**asdict(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
+                {**_listed(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
                 for name, profile in profiles.items()
             ]
         }
@@ -33,12 +35,20 @@ def devices(arguments: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
+def _listed(profile: DeviceProfile) -> dict[str, Any]:
+    return {**asdict(profile), "precisions": list(profile.offered)}
+
+
 def _describe(profile: DeviceProfile) -> str:
     words = [profile.backend]
     if profile.backend == "onnxruntime":
         words.append(profile.provider)
     words += [f"{name} {value}" for name, value in profile.options.items()]
     words.append(f"{profile.threads} thread{'s' * (profile.threads != 1)}")
+    words.append(f"offers {' '.join(profile.offered)}")
+    if prepared := str(profile.preparation):
+        words.append(prepared)
+    words += [f"{name} {Workload(**call)}" for name, call in profile.workloads.items()]
     if profile.transport == "ssh":
         words.append(f"behind SSH on {profile.host or 'a host that is not set yet'}")
     return ", ".join(words)

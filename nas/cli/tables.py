@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from latency.database import connect
-from latency.devices import is_device_name, list_devices
+from latency.device_profile import is_device_name
+from latency.devices import list_devices
 from latency.protocol import PROTOCOL_VERSION
 from latency.table_file import Entry, read_table, write_table
 from latency.table_store import TableStore

@@ -12,8 +12,9 @@ import torch
 from latency.absent import stored_measurements
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend
+from latency.backends import open_backend
 from latency.chains import whole_inputs
-from latency.devices import list_devices, open_backend
+from latency.devices import list_devices
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import Measurement
@@ -96,6 +97,11 @@ class DeviceLab:
         identity = self.tables.last()
         assert identity is not None
         return identity.fingerprint
+
+    def unprepared(self) -> list[str]:
+        """What the profile asks to be done to the device, and cannot be; a line each."""
+        place = self.backend.place
+        return place.preparation.unmet(place.describe(), place.name)
 
     def measure_whole(
         self, artifacts: Mapping[str, Sequence[Artifact]], title: str

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from latency.compute_plan import compute_plan_of
-from latency.devices import DeviceProfile
+from latency.device_profile import DeviceProfile
 from latency.measurement import FAILED, Measurement
 from latency.resources import resource_of
 from nas.atomic import read_json, write_json
@@ -190,6 +190,7 @@ def measured_json(measurement: Measurement) -> dict[str, Any]:
         "low": ms(measurement.low_ns),
         "high": ms(measurement.high_ns),
         "sessions": measurement.sessions,
+        "hot_sessions": measurement.hot_sessions,
         "status": measurement.status,
         "quick": measurement.quick,
     }

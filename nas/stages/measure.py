@@ -50,6 +50,8 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     else:
         if change := lab.tables.change():
             _say(run, change)
+        for line in lab.unprepared():
+            _say(run, line)
 
         def keep(table: LatencyTable) -> None:
             if lab.tables.keep(table):

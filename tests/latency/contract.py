@@ -56,6 +56,15 @@ def check_session(
     return samples
 
 
+def check_pinned(
+    backend: DeviceBackend, models: Sequence[Artifact], timing: TimingConfig, cpu: int
+) -> None:
+    """For a backend whose place is prepared with `affinity=(cpu,)`."""
+    assert backend.fingerprint()["cpus"] == str(cpu)
+    facts = backend.run_session(models, timing)[0].session
+    assert facts["affinity"] == [cpu]
+
+
 def check_order_follows_seed(
     backend: DeviceBackend, models: Sequence[Artifact], timing: TimingConfig
 ) -> None:

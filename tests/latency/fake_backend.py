@@ -22,6 +22,8 @@ class FakeBackend:
     name = "fake"
     suffix = ".onnx"
     tolerance = 1e-4
+    precisions = ("fp32",)
+    precision = "fp32"
     place = ThisHost()
 
     def __init__(
@@ -32,6 +34,7 @@ class FakeBackend:
         noise: float = 0.001,
         speed: Callable[[int], float] = lambda session: 1.0,
         drift: Callable[[int], float] = lambda session: 0.0,
+        throttled: Callable[[int], list[str]] = lambda session: [],
         mishap: Mishap = lambda session, models: None,
     ) -> None:
         self.latency_ns = latency_ns
@@ -39,6 +42,7 @@ class FakeBackend:
         self.noise = noise
         self.speed = speed
         self.drift = drift
+        self.throttled = throttled
         self.mishap = mishap
         self.sessions: list[list[str]] = []
         self.facts = {"soc": "fake"}
@@ -96,6 +100,11 @@ class FakeBackend:
                 )
                 position += 1
             result.append(
-                Samples(sha256=model.sha256, blocks=tuple(blocks), max_abs_difference=0.0)
+                Samples(
+                    sha256=model.sha256,
+                    blocks=tuple(blocks),
+                    max_abs_difference=0.0,
+                    session={"throttled": self.throttled(number)},
+                )
             )
         return result

@@ -74,6 +74,29 @@ def test_defaults_follow_from_the_language_task(text):
     }
 
 
+def test_defaults_follow_from_the_device(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, text = Path("images.yaml"), Path("text.yaml")
+    images.write_text(IMAGES)
+    text.write_text(TEXT)
+    Path("devices").mkdir()
+    calls = "{many: {batch: 8}, prompt: {sequence: 32}, token: {past: 31}}"
+    Path("devices/board.yaml").write_text(f"workloads: {calls}\n")
+    config = load_config(images, device="board")
+    assert config.calls == {"many": Workload(batch=8)}
+    assert config.search.objectives == ("error", "many_ms")
+    assert load_config(images, ["device=board"]).calls == config.calls
+    named = load_config(images, ["workloads={one: {batch: 1}}"], device="board")
+    assert named.calls == {"one": Workload(batch=1)}
+    assert load_config(text, device="board").calls == {
+        "prompt": Workload(sequence=32),
+        "token": Workload(sequence=1, past=31),
+    }
+    with pytest.raises(UserError, match=r"board has prompt, a call of 32 tokens, .*context is 16;"):
+        load_config(text, ["task.context=16"], device="board")
+    assert load_config(images, device="nobody").calls == {"latency": Workload()}
+
+
 def test_objectives_follow_named_workloads(images):
     config = load_config(images, ["workloads={one: {batch: 1}, many: {batch: 32}}"])
     assert config.search.objectives == ("error", "one_ms", "many_ms")
