@@ -32,7 +32,7 @@ from torch import Tensor
 
 from benchmarks.results import FOLDER, number, percent, table, write_results
 from latency.graphs import GraphLibrary
-from latency.policy import tolerance
+from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import Config, load_config
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab, random_subnets
@@ -141,7 +141,7 @@ def compare(supernet: TrainedSupernet, library: GraphLibrary, arch: Architecture
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    worst, excess = 0.0, 0.0
+    worst, excess, means = 0.0, 0.0, []
     allowed = max(EXACT, tolerance(supernet.space.schemes(arch)))
 
     @torch.inference_mode()
@@ -149,9 +149,10 @@ def compare(supernet: TrainedSupernet, library: GraphLibrary, arch: Architecture
         nonlocal worst, excess
         logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
         expected = supernet.model(inputs, arch).numpy()
-        difference = np.abs(logits - expected)
-        worst = max(worst, float(difference.max()))
-        excess = max(excess, float((difference / (allowed * (1 + np.abs(expected)))).max()))
+        worst = max(worst, float(np.abs(logits - expected).max()))
+        relative = np.abs(logits - expected) / (1 + np.abs(expected))
+        excess = max(excess, float(relative.max()) / allowed)
+        means.append(float(relative.mean()))
         return logits
 
     runtime = supernet.task.metrics(forward, "test")
@@ -167,9 +168,10 @@ def compare(supernet: TrainedSupernet, library: GraphLibrary, arch: Architecture
         "runtime": runtime[quality],
         "gap": gap,
         "worst_logit": worst,
+        "mean_difference": float(np.mean(means)),
         "file_bytes": len(model),
         "size_bytes": supernet.space.cost(arch).size_bytes,
-        "ok": abs(gap) <= LIMITS[quality] and excess <= 1,
+        "ok": abs(gap) <= LIMITS[quality] and excess <= 1 and max(means) <= MEAN_TOLERANCE,
     }
 
 
@@ -199,12 +201,13 @@ def agreement_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 number(one["runtime"], digits) if len(some) == 1 else "-",
                 percent(max(abs(row["gap"]) for row in some), 3),
                 f"{max(row['worst_logit'] for row in some):.1e}",
+                f"{max(row['mean_difference'] for row in some):.1e}",
                 str(one["size_bytes"]) if len(some) == 1 else "-",
                 str(one["file_bytes"]) if len(some) == 1 else "-",
                 "yes" if all(row["ok"] for row in some) else "NO",
             ]
         )
-    header = ["policy", "subnets", "simulated", "runtime", "largest gap", "worst logit"]
+    header = ["policy", "subnets", "simulated", "runtime", "largest gap", "worst logit", "mean"]
     return table([*header, "weight bytes", "file bytes", "agrees"], lines)
 
 

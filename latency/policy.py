@@ -21,9 +21,13 @@ CONTRIB = "com.microsoft"
 FLOAT_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
-TOLERANCES = {"w8a8": 0.1, "w8a8_dynamic": 0.1}
+TOLERANCES = {"w8a8": 0.5, "w8a8_dynamic": 0.5}
 """Allowed |runtime - simulation| of an output, in units of 1 + |simulation|, where it is more than
-that of fp32: an input that lies between two integers goes one way here and the other way there."""
+that of fp32. An input that lies between two integers goes one way here and the other way there, and
+from then on the later layers round other numbers: at worst, outputs differ as two ways of rounding
+do."""
+MEAN_TOLERANCE = 0.01
+"""The same for the mean over all outputs of these schemes: on average they hardly differ."""
 
 
 def tolerance(schemes: Iterable[str]) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
 from latency.export import ONNX_FACTS, write_network
-from latency.policy import tolerance
+from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import QUALITIES
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab
@@ -150,7 +150,8 @@ class Exporter:
             logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
             expected = self.supernet.model(inputs, arch).numpy()
             worst = max(worst, float(np.abs(logits - expected).max()))
-            if not np.allclose(logits, expected, rtol=allowed, atol=allowed):
+            relative = np.abs(logits - expected) / (1 + np.abs(expected))
+            if not (relative.max() <= allowed and relative.mean() <= MEAN_TOLERANCE):
                 raise RuntimeError(f"{path} differs from the supernet by {worst}: a wrong export")
             return logits
 
