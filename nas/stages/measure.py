@@ -40,6 +40,11 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     """
     lab = DeviceLab(run, space or build_space(run.config))
     kind, resources = run.config.latency.predictor, wanted_resources(run.config)
+    if kind == "learned" and lab.space.precision:
+        raise UserError(
+            "latency.predictor learned knows nothing of space.precision; set latency.predictor to "
+            "table"
+        )
     if kind in WITHOUT_TABLE and resources:
         raise UserError(
             f"latency.predictor {kind} measures no blocks, which {next(iter(resources))} is "

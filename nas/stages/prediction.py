@@ -100,11 +100,6 @@ class Prediction:
         if self.kind == "transfer":
             return {self.kind: TransferPredictor(self._source())}
         if self.kind == "learned":
-            if self.space.precision:
-                raise UserError(
-                    "latency.predictor learned knows nothing of space.precision; set "
-                    "latency.predictor to table"
-                )
             return {name: LearnedPredictor(self.space, name) for name in REGRESSORS}
         found: dict[str, ArchitecturePredictor] = {
             "table": TablePredictor(self.space, self.table, self.workload)
