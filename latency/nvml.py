@@ -15,8 +15,8 @@ SLOWDOWNS = {
     0x40: "GPU thermal slowdown by hardware",
     0x80: "GPU power brake",
 }
-"""Bits of the clocks' event reasons that make a latency another. An idle GPU, clocks of the user's own
-choice and the cap of its usual power are no faults."""
+"""Bits of the clocks' event reasons that make a latency another. An idle GPU, clocks of the user's
+own choice and the cap of its usual power are no faults."""
 _REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
 """The same function: its name now, and in drivers before 535."""
 
