@@ -10,7 +10,7 @@ from pathlib import Path
 from latency.artifact import Artifact
 from latency.backends import BACKENDS
 from latency.database import connect
-from latency.device_profile import DeviceProfile
+from latency.device_profile import WITH_THREADS, DeviceProfile
 from latency.devices import get_device, list_devices
 from latency.measurement import Measurement, precise, summarize
 from latency.protocol import PROTOCOL_VERSION
@@ -58,9 +58,9 @@ def profile_of(identity: TableIdentity) -> DeviceProfile:
             f"{what} does not tell how {identity.backend} ran: its fingerprint lacks {error}; "
             "export it again where it was measured"
         ) from None
-    return DeviceProfile(
-        name=identity.device, backend=identity.backend, threads=identity.threads, **keys
-    )
+    if identity.backend in WITH_THREADS:
+        keys["threads"] = identity.threads
+    return DeviceProfile(name=identity.device, backend=identity.backend, **keys)
 
 
 def stored_measurements(

@@ -67,6 +67,8 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("options: fast", "options 'fast' of device bad is not a mapping"),
         ("options: {1: 2}", "is not a mapping"),
         ("name: ../up", "use letters"),
+        ("backend: torch\nspinning: true", "spinning True of device bad is for backend onnxrunt"),
+        ("backend: coreml\nthreads: 2", "threads 2 of device bad is for backend onnxruntime and "),
         ("affinity: [x]", "device bad: affinity ['x'] is not a list of CPUs; write [2, 3], say"),
         ("threads: 3\naffinity: [1, 2]", "threads 3 of device bad are more than the 2 CPUs of"),
         ("prepare: performance", "prepare 'performance' is not a mapping; write `prepare:`"),

@@ -208,9 +208,11 @@ def test_search_alone_takes_an_imported_table(colleague, no_sessions, capsys):
     assert load("runs/digits/search.json")["front"]
 
 
-def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch):
+def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch, capsys):
     """The fingerprint is that of the file; only whole subnets, which chains share nothing with."""
-    assert main(["table", "import", "digits.yaml", "cpu.csv"]) == 0
+    Path("devices").mkdir()
+    Path("devices/desk.yaml").write_text("prepare: {governor: turbo}\n")
+    assert main(["table", "import", "digits.yaml", "cpu.csv", "--device", "desk"]) == 0
     timed = []
     run_session = OnnxRuntimeBackend.run_session
 
@@ -219,7 +221,8 @@ def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch)
         return run_session(self, models, timing)
 
     monkeypatch.setattr(OnnxRuntimeBackend, "run_session", spy)
-    assert main(["measure", "digits.yaml"]) == 0
+    assert main(["measure", "digits.yaml", "--device", "desk"]) == 0
+    assert "governor turbo cannot be set on this host: it" in capsys.readouterr().err
     assert timed
     assert all("architecture" in model.provenance for model in timed)
 
