@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from search_spaces.blocks import Block
 from search_spaces.schemes import FULL, SCHEMES
@@ -40,7 +39,7 @@ def _slow_part(block: Block, latencies: Sequence[Callable[[Block], float]]) -> s
     lost = {}
     for part, name in block.precision:
         if SCHEMES[name].runs_as != FULL:
-            rest = replace(block, precision=tuple(p for p in block.precision if p[0] != part))
+            rest = block.with_policy(tuple(p for p in block.precision if p[0] != part))
             lost[part] = max(latency(block) / max(latency(rest), LEAST) for latency in latencies)
     slow = {part: ratio for part, ratio in lost.items() if ratio >= 1}
     return max(slow, key=lambda part: slow[part]) if slow else None
@@ -54,4 +53,4 @@ def _finer(block: Block, part: str, schemes: Sequence[str]) -> Block:
             scheme = schemes[schemes.index(scheme) + 1]
         if scheme != FULL:
             policy.append((name, scheme))
-    return replace(block, precision=tuple(policy))
+    return block.with_policy(tuple(policy))

@@ -87,6 +87,10 @@ class Block:
             return self.kind
         return f"{self.kind} ({', '.join(f'{part}={name}' for part, name in self.precision)})"
 
+    def with_policy(self, precision: Policy) -> Block:
+        """The block with other schemes."""
+        return replace(self, precision=precision)
+
     def width(self, name: str) -> int:
         """The width called `name`."""
         return dict(self.widths)[name]

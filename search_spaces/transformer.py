@@ -109,7 +109,8 @@ class TransformerSpace(SearchSpace):
         self.group = group
         self.max_depth = layers
         self.precision = _schemes(precision)
-        self._instead: dict[Block, Block] = {}
+        self.left_out: Mapping[Block, Block] = {}
+        """Blocks that do not occur, and what takes the place of each; see `restricted`."""
         choices: dict[str, Sequence[Choice]] = {"embed": embed, "depth": depth}
         active: dict[str, dict[str, Sequence[Choice]]] = {}
         for index in range(layers):
@@ -185,7 +186,7 @@ class TransformerSpace(SearchSpace):
                 widths with other schemes.
         """
         space = copy.copy(self)
-        space._instead = dict(instead)
+        space.left_out = dict(instead)
         for name in ("smallest", "largest"):  # of the whole space
             vars(space).pop(name, None)
         return space
@@ -193,14 +194,14 @@ class TransformerSpace(SearchSpace):
     def decode(self, genes: ArrayLike) -> Architecture:
         """See `SearchSpace.decode`; with what takes the place of blocks that are left out."""
         arch = super().decode(genes)
-        if not self._instead:
+        if not self.left_out:
             return arch
         values = dict(arch)
         _, *blocks = self.blocks(arch)
         for place, layer in enumerate(self.subnet(arch).layers):
             for block in blocks[2 * place : 2 * place + 2]:
-                if block in self._instead:
-                    schemes = dict(self._instead[block].precision)
+                if block in self.left_out:
+                    schemes = dict(self.left_out[block].precision)
                     for part in PARTS_OF[block.kind]:
                         values[gene(part, layer.index)] = schemes.get(part, FULL)
         return Architecture(values)
@@ -221,7 +222,7 @@ class TransformerSpace(SearchSpace):
     def all_blocks(self) -> tuple[Block, ...]:
         """Every distinct block of the space, those in fp32 first."""
         found: dict[Block, None] = {}
-        attention, ffn = self._policies("attention"), self._policies("ffn")
+        attention, ffn = self.policies("attention"), self.policies("ffn")
         for policies in zip(attention, ffn, strict=True):
             for embed in self.choices["embed"]:
                 found[_fixed(_integer(embed))] = None
@@ -237,7 +238,7 @@ class TransformerSpace(SearchSpace):
         """Every block that has a latency of its own: see `Block.timed`."""
         return tuple(dict.fromkeys(block.timed for block in self.all_blocks()))
 
-    def _policies(self, kind: str) -> list[Policy]:
+    def policies(self, kind: str) -> list[Policy]:
         """All policies of a kind of block, fp32 first."""
         choices = self.precision[::-1] or (FULL,)
         return [
@@ -300,10 +301,15 @@ class TransformerSpace(SearchSpace):
         return {}
 
     def uniform(self, count: int = 5) -> list[Architecture]:
-        """`count` architectures, smallest to largest, every gene at the same part of its range."""
+        """`count` architectures, smallest to largest, every gene at the same part of its range.
+
+        All are in fp32.
+        """
         found: dict[Architecture, None] = {}
+        schemes = np.array([name.startswith(PRECISION) for name in self.names])
         for fraction in np.linspace(0.0, 1.0, count):
-            genes = np.floor(fraction * (self.cardinalities - 1) + 0.5).astype(np.int64)
+            parts = np.where(schemes, 1.0, fraction)
+            genes = np.floor(parts * (self.cardinalities - 1) + 0.5).astype(np.int64)
             found[self.decode(genes)] = None
         return list(found)
 

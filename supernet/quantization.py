@@ -6,8 +6,8 @@ to even. `O` outputs, `I` inputs.
 
 - `fp16`, `bf16`: weights rounded to 16 bits, multiplied in fp32.
 - `w8`: weights `q * scale`, `q` in -127..127 with one scale per output, multiplied in fp32.
-- `w4`: weights `(q - 8) * scale`, `q` in 0..15 with one scale per output and 32 inputs, chosen
-  such that the weight of the largest size is -8 scales; multiplied in fp32 (MatMulNBits).
+- `w4`: weights `(q - 8) * scale`, `q` in 0..15 with one scale per output and 32 inputs; multiplied
+  in fp32 (MatMulNBits). How `q` and the scale are chosen is in `supernet.integers`.
 - `w8a8`: weights as in `w8`; inputs `(q - zero) * scale`, `q` in 0..255, one range for the whole
   tensor, known before; products of integers summed exactly, then scaled (MatMulIntegerToFloat).
 - `w8a8_dynamic`: the same with the range of each call's input (DynamicQuantizeLinear).
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.schemes import SCHEMES, Policy, Scheme
+from supernet.integers import IntegerWeight, Rounding, integer_weight
 
 FLOAT_TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LARGEST_FP16 = 65504.0
@@ -33,44 +33,9 @@ LEVELS = 255
 
 Ranges = Mapping[str, tuple[float, float]]
 """Lowest and highest input of linear layers, by the name of the module."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerWeight:
-    """Weights as integers."""
-
-    values: Tensor
-    """Shape `(O, I)` int8; with groups `(O, G, 32)` in 0..15, the last group filled up with 8."""
-    scale: Tensor
-    """Shape `(O,)` or `(O, G)`, fp32."""
-
-    def floats(self, inputs: int) -> Tensor:
-        """What they stand for, shape `(O, inputs)`."""
-        if self.values.dim() == 2:
-            return self.values * self.scale[:, None]
-        return ((self.values - 8.0) * self.scale[..., None]).flatten(1)[:, :inputs]
-
-
-def integer_weight(weight: Tensor, scheme: Scheme) -> IntegerWeight:
-    """Quantize weights of shape `(O, I)`.
-
-    Raises:
-        ValueError: The scheme has no integers.
-    """
-    if not scheme.integer:
-        raise ValueError(f"scheme {scheme.name} has no integer weights")
-    if scheme.group is None:
-        scale = weight.abs().amax(dim=1) / 127
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        values = torch.round(weight / scale[:, None]).clamp(-127, 127)
-        return IntegerWeight(values=values.to(torch.int8), scale=scale)
-    missing = -weight.shape[1] % scheme.group
-    groups = F.pad(weight, (0, missing)).view(weight.shape[0], -1, scheme.group)  # (O, G, 32)
-    largest = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))[..., 0]
-    scale = largest / -8
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-    values = (torch.round(groups / scale[..., None]) + 8).clamp(0, 15)
-    return IntegerWeight(values=values.to(torch.uint8), scale=scale)
+Moments = Mapping[str, Tensor]
+"""Mean of the products of their inputs, shape `(I, I)` each."""
+Found = TypeVar("Found")
 
 
 def float_weight(weight: Tensor, scheme: Scheme) -> Tensor:
@@ -95,18 +60,27 @@ class QuantizedLinear(nn.Linear):
         linear: The layer in fp32, whose parameters are taken over as they are.
         scheme: Any but fp32.
         bounds: Lowest and highest input, for a scheme with static activations.
+        moment: Mean of the inputs' products, shape `(I, I)`, for weights in groups; without it
+            they are rounded to the nearest.
+        rounding: How weights in groups are rounded; see `supernet.integers`.
 
     Raises:
         ValueError: The bounds that the scheme needs are missing.
     """
 
     def __init__(
-        self, linear: nn.Linear, scheme: Scheme, bounds: tuple[float, float] | None = None
+        self,
+        linear: nn.Linear,
+        scheme: Scheme,
+        bounds: tuple[float, float] | None = None,
+        moment: Tensor | None = None,
+        rounding: Rounding = "compensated",
     ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.scheme = scheme
+        self.scheme, self.rounding = scheme, rounding
+        self.moment = moment if scheme.group is not None else None
         self.scale, self.zero = torch.ones(()), torch.zeros(())
         if scheme.activations == "static":
             if bounds is None:
@@ -130,7 +104,8 @@ class QuantizedLinear(nn.Linear):
 
     def integers(self) -> IntegerWeight:
         """The weights as the file holds them."""
-        return integer_weight(self.weight.detach(), self.scheme)
+        with torch.inference_mode(False), torch.no_grad():
+            return integer_weight(self.weight.detach(), self.scheme, self.moment, self.rounding)
 
     def _weight(self) -> tuple[Tensor, Tensor]:
         """What inputs are multiplied with, and what the products are: kept while they stay."""
@@ -150,13 +125,21 @@ class QuantizedLinear(nn.Linear):
         return self._multiplied[1:]
 
 
-def quantize_block(block: nn.Module, policy: Policy, ranges: Ranges) -> None:
+def quantize_block(
+    block: nn.Module,
+    policy: Policy,
+    ranges: Ranges,
+    moments: Moments | None = None,
+    rounding: Rounding = "compensated",
+) -> None:
     """Give the linear layers of a plain block their schemes, in place.
 
     Args:
         block: A block of a family, whose `LINEARS` names the layers of each part.
         policy: Scheme of each part that is not fp32.
         ranges: Of the inputs, for schemes with static activations.
+        moments: Of the inputs, for weights in groups.
+        rounding: How these are rounded.
 
     Raises:
         ValueError: A range is missing.
@@ -166,16 +149,16 @@ def quantize_block(block: nn.Module, policy: Policy, ranges: Ranges) -> None:
         for layer in linears[part]:
             linear = block.get_submodule(layer)
             assert isinstance(linear, nn.Linear)
-            setattr(block, layer, QuantizedLinear(linear, SCHEMES[name], ranges.get(layer)))
+            moment = (moments or {}).get(layer)
+            quantized = QuantizedLinear(linear, SCHEMES[name], ranges.get(layer), moment, rounding)
+            setattr(block, layer, quantized)
 
 
-def within(ranges: Ranges, path: str) -> Ranges:
-    """The ranges of what lies below a module, by their names there."""
+def within(found: Mapping[str, Found], path: str) -> dict[str, Found]:
+    """What was observed below a module, by the names there."""
     start = f"{path}."
     return {
-        name.removeprefix(start): bounds
-        for name, bounds in ranges.items()
-        if name.startswith(start)
+        name.removeprefix(start): value for name, value in found.items() if name.startswith(start)
     }
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from search_spaces.schemes import FULL, PARTS_OF, SCHEMES
 from search_spaces.space import Architecture
 from search_spaces.transformer import TransformerSpace
-from supernet.calibration import observed_ranges
-from supernet.quantization import Ranges, quantize_block, within
+from supernet.calibration import observed_moments, observed_ranges
+from supernet.integers import Rounding
+from supernet.quantization import Moments, Ranges, quantize_block, within
 
 Plain = TypeVar("Plain", bound=nn.Module)
 
@@ -42,6 +43,8 @@ class WeightSharing(nn.Module, Generic[Plain]):
         self._remembered: _Remembered[Plain] = _Remembered()
         self._calibration: tuple[Tensor, ...] = ()
         self._ranges: OrderedDict[Architecture, Ranges] = OrderedDict()
+        self._moments: OrderedDict[Architecture, Moments] = OrderedDict()
+        self._rounding: Rounding = "compensated"
 
     def build_plain(self, arch: Architecture) -> tuple[Plain, Sequence[int]]:
         """The plain module of `arch`, not filled, and which layers of the supernet it has."""
@@ -86,16 +89,19 @@ class WeightSharing(nn.Module, Generic[Plain]):
             plain = self.shared(arch)
         return plain
 
-    def calibrate(self, inputs: Sequence[Tensor]) -> None:
-        """Take the ranges of static activations from these batches, for each subnet its own.
+    def calibrate(self, inputs: Sequence[Tensor], rounding: Rounding = "compensated") -> None:
+        """Fit quantization to what each subnet sees, in fp32, on these batches.
 
-        They are those of the subnet in fp32. Call it again when the weights have changed.
+        Call it again when the weights have changed.
 
         Args:
             inputs: Batches as `forward` takes them.
+            rounding: How weights in groups are rounded.
         """
         self._calibration = tuple(inputs)
+        self._rounding = rounding
         self._ranges.clear()
+        self._moments.clear()
         self._remembered = _Remembered()
 
     def ranges(self, arch: Architecture) -> Ranges:
@@ -117,6 +123,21 @@ class WeightSharing(nn.Module, Generic[Plain]):
                 self._ranges.popitem(last=False)
         return self._ranges[base]
 
+    def moments(self, arch: Architecture) -> Moments:
+        """Mean products of the inputs of each linear layer of a plain subnet; none uncalibrated."""
+        if not self._calibration or self._rounding == "nearest":
+            return {}
+        base = self.space.with_scheme(arch, FULL)
+        if base not in self._moments:
+            plain = self.shared(base)
+            with torch.inference_mode(False), torch.no_grad(), observed_moments(plain) as moments:
+                for batch in self._calibration:
+                    plain(batch)
+            self._moments[base] = moments
+            if len(self._moments) > REMEMBERED:
+                self._moments.popitem(last=False)
+        return self._moments[base]
+
     def _quantize(self, plain: Plain, arch: Architecture) -> None:
         """Give a plain module the schemes of its architecture."""
         schemes = [SCHEMES[name] for name in self.space.schemes(arch)]
@@ -124,12 +145,20 @@ class WeightSharing(nn.Module, Generic[Plain]):
             return
         static = any(scheme.activations == "static" for scheme in schemes)
         ranges = self.ranges(arch) if static else {}
+        groups = any(scheme.group is not None for scheme in schemes)
+        moments = self.moments(arch) if groups else {}
         for place, layer in enumerate(self.space.subnet(arch).layers):
             for kind, parts in PARTS_OF.items():
                 policy = tuple(pair for pair in layer.precision if pair[0] in parts)
                 if policy:
                     path = f"{kind}.{place}"
-                    quantize_block(plain.get_submodule(path), policy, within(ranges, path))
+                    quantize_block(
+                        plain.get_submodule(path),
+                        policy,
+                        within(ranges, path),
+                        within(moments, path),
+                        self._rounding,
+                    )
 
     def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
         """The plain module with copies or views, and where the supernet keeps its parameters."""

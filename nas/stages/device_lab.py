@@ -173,7 +173,7 @@ def random_subnets(
     if lab.space.precision:
         plain, _ = supernet.build_plain(lab.space.smallest)
         inputs = whole_inputs(plain.network(), lab.space.default_workload)
-        supernet.calibrate(list(inputs.values())[:1])
+        supernet.calibrate(list(inputs.values())[:1], rounding="nearest")
     artifacts: dict[str, list[Artifact]] = {name: [] for name in architectures}
     for name, chosen in architectures.items():
         workload = lab.workloads[name]

@@ -150,6 +150,7 @@ def describe(
         "kv_cache_bytes": cost.kv_cache_bytes,
         "precision": _precision(exporter, arch),
         **({} if lab.stand_in is None else {"note": lab.stand_in}),
+        **_other_schemes(exporter, arch),
         "export": export,
     }
 
@@ -163,6 +164,22 @@ def _precision(exporter: Exporter, arch: Architecture) -> dict[str, str]:
         if name.startswith(PRECISION)
     }
     return {**genes, "other": default} if genes else {"all": default}
+
+
+def _other_schemes(exporter: Exporter, arch: Architecture) -> dict[str, Any]:
+    """What the subnet would cost with one scheme everywhere; nothing where there is no choice."""
+    space = exporter.lab.space
+    found = {}
+    for name in reversed(space.precision):
+        other = space.with_scheme(arch, name)
+        found[name] = {
+            "size_bytes": space.cost(other, exporter.objectives.workload).size_bytes,
+            "predicted_ms": {
+                workload: float(predictor.predict([other])[0][0])
+                for workload, predictor in exporter.objectives.predictors.items()
+            },
+        }
+    return {"uniform": found} if found else {}
 
 
 def measured_json(measurement: Measurement) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,11 @@ from nas.search import (
 )
 from nas.search.result import SearchResult
 from nas.stages.known_table import load_predictors
+from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
 from nas.stages.resources import load_resources, wanted_resources
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from predictors.blocks import BlockCounts
-from predictors.policies import slow_blocks
 from predictors.protocol import ArchitecturePredictor
-from predictors.table import TablePredictor
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
 
 
@@ -143,6 +141,9 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     space = without_slow_blocks(supernet.space, predictors)
     objectives = Objectives(run, space, predictors)
     uniform = space.uniform(5)
+    costs = block_latencies(predictors)
+    if "size_bytes" in objectives.cheap:
+        costs.append(block_bytes(space, objectives.workload))
     before = run.store.count()
 
     def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
@@ -162,7 +163,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             budget=settings.budget,
             algorithm=settings.algorithm,
             seed=run.config.seed,
-            initial=uniform,
+            initial=[*uniform, *proposals(supernet, space, uniform, costs)],
             constraints=settings.bounds,
             on_batch=report,
             objective_names=objectives.columns,
@@ -206,17 +207,6 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         "evaluated_now": new,
         "front": len(front),
     }
-
-
-def without_slow_blocks(
-    space: TransformerSpace, predictors: Mapping[str, ArchitecturePredictor]
-) -> TransformerSpace:
-    """The space without schemes that the tables say do not pay, block by block."""
-    tables = [one for one in predictors.values() if isinstance(one, TablePredictor)]
-    if not space.precision or not tables:
-        return space
-    latencies = [partial(one.table.latency_ms, one.workload) for one in tables]
-    return space.restricted(slow_blocks(space, latencies))
 
 
 def _tokens(workload: Workload) -> int:

@@ -10,12 +10,8 @@ from torch import nn
 from search_spaces import DecoderSpace, VisionTransformerSpace, space_from_json
 from search_spaces.schemes import SCHEMES
 from supernet.families import build_supernet
-from supernet.quantization import (
-    QuantizedLinear,
-    full_precision,
-    input_scale,
-    integer_weight,
-)
+from supernet.integers import ROUNDINGS, integer_weight
+from supernet.quantization import QuantizedLinear, full_precision, input_scale
 from tests.search_spaces.test_transformer_spaces import TEXT, VISION
 
 QUANTIZED = [name for name in SCHEMES if name != "fp32"]
@@ -62,6 +58,33 @@ def test_integers_are_the_nearest(name):
     zero = integer_weight(torch.zeros(3, 40), SCHEMES[name])
     assert not zero.floats(40).any()
     assert torch.isfinite(zero.scale).all()
+
+
+def test_each_rounding_of_groups_is_better_than_the_one_before():
+    torch.manual_seed(0)
+    weight = torch.randn(64, 72) * torch.rand(1, 72)
+    mixed = torch.randn(500, 24) @ torch.randn(24, 72) + 0.3 * torch.randn(500, 72)
+    moment = mixed.mT @ mixed / len(mixed)
+    errors = []
+    for rounding in ROUNDINGS:
+        found = integer_weight(weight, SCHEMES["w4"], moment, rounding)
+        assert found.values.dtype == torch.uint8
+        assert found.values.shape == (64, 3, 32)
+        assert found.values.max() <= 15
+        errors.append(((found.floats(72) - weight) @ mixed.mT).square().mean().item())
+    assert errors[0] > errors[1] > 1.2 * errors[2]
+    without = integer_weight(weight, SCHEMES["w4"])
+    nearest = integer_weight(weight, SCHEMES["w4"], moment, "nearest")
+    assert torch.equal(without.floats(72), nearest.floats(72))
+
+
+def test_a_constant_input_does_not_break_compensation():
+    weight, inputs = torch.randn(5, 40), torch.zeros(10, 40)
+    inputs[:, 3] = 1.0
+    found = integer_weight(weight, SCHEMES["w4"], inputs.mT @ inputs / 10)
+    assert torch.isfinite(found.floats(40)).all()
+    dead = integer_weight(weight, SCHEMES["w4"], torch.zeros(40, 40))
+    assert torch.isfinite(dead.floats(40)).all()
 
 
 def test_zero_is_exact_and_the_ends_are_near():
