@@ -371,7 +371,9 @@ def test_devices(capsys):
     reasons = dict(zip(texts, (line.strip() for line in lines[1::2]), strict=True))
     assert texts["cpu-1t"].startswith("onnxruntime, CPUExecutionProvider, 1 thread, offers fp32")
     assert reasons["cpu-1t"] == "reachable"
-    assert texts["mac"].startswith("coreml, 1 thread, offers fp32 fp16, behind SSH on a host that is")
+    assert texts["mac"].startswith(
+        "coreml, 1 thread, offers fp32 fp16, behind SSH on a host that is"
+    )
     assert "write `host: NAME` and `transport: ssh` into devices/mac.yaml" in reasons["mac"]
     assert main(["devices", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["devices"]
