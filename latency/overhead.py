@@ -45,7 +45,8 @@ def references(blocks: Sequence[Block]) -> list[Block]:
     """The smallest blocks of each kind, at its least and at its largest embedding width."""
     found = []
     for kind in dict.fromkeys(block.kind for block in blocks if block.kind != "fixed"):
-        members = [block for block in blocks if block.kind == kind]
+        # What a chain costs beside its blocks is the same for every scheme
+        members = [block for block in blocks if block.kind == kind and not block.precision]
         embeds = [block.width("embed") for block in members]
         for embed in sorted({min(embeds), max(embeds)}):
             found.append(min((b for b in members if b.width("embed") == embed), key=_size))

@@ -50,7 +50,7 @@ class TableRow:
         return {
             "workload": self.workload,
             "kind": self.block.kind,
-            "widths": dict(self.block.widths),
+            "widths": self.block.genes,
             "latency_ms": self.latency_ms,
             "low_ms": self.low_ms,
             "high_ms": self.high_ms,
@@ -105,7 +105,7 @@ class LatencyTable:
             UserError: As for `latency_ms`.
         """
         try:
-            return self._rows[workload, block]
+            return self._rows[workload, block.timed]
         except KeyError:
             raise UserError(
                 f"the latency table has no row for {block} with workload {workload!r}: it is of "
@@ -131,14 +131,14 @@ def fill_in(
     """
     found, errors = dict(rows), []
     for workload in workloads:
-        for kind in dict.fromkeys(block.kind for block in blocks):
-            wanted = [b for b in blocks if b.kind == kind and (workload, b) not in rows]
+        for variant in dict.fromkeys(block.variant for block in blocks):
+            wanted = [b for b in blocks if b.variant == variant and (workload, b) not in rows]
             if not wanted:
                 continue
             measured = {
                 block: row.latency_ms
                 for (name, block), row in rows.items()
-                if name == workload and block.kind == kind
+                if name == workload and block.variant == variant
             }
             values, error = interpolate(workload, measured, wanted, held_out)
             errors.append(error)

@@ -83,7 +83,7 @@ def measure_table(
     """
     for workload in workloads.values():
         space.check_workload(workload)
-    blocks, company = space.all_blocks(), company or {}
+    blocks, company = space.timed_blocks(), company or {}
     chosen = plan(blocks, grid)
     rows = dict(known or {})
     steps = [
@@ -188,10 +188,12 @@ def _chain(
     facts: dict[str, object] = {"block": str(block), "copies": copies, "workload": str(workload)}
     shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
     shape.pop("drop_order")
+    shape.pop("precision", None)
     text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:20]
     path = folder / f"{name}{backend.suffix}"
-    artifact = known_artifact(path, backend=backend, provenance=facts)
+    schemes = [name for _, name in block.precision]
+    artifact = known_artifact(path, backend=backend, provenance=facts, schemes=schemes)
     if artifact is None:
         with torch.random.fork_rng(devices=[]):
             # The same weights every time: an interrupted run finds its sessions again.

@@ -18,7 +18,7 @@ from latency.devices import list_devices
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import Measurement
-from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.onnxruntime_backend import CPU, OnnxRuntimeBackend
 from latency.protocol import Progress, measure
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
@@ -39,6 +39,12 @@ class DeviceLab:
         for workload in self.workloads.values():
             space.check_workload(workload)
         self.profile = run.profile
+        runtime = (self.profile.backend, self.profile.provider)
+        if space.precision and runtime != (OnnxRuntimeBackend.name, CPU):
+            raise UserError(
+                f"space.precision is for onnxruntime on a CPU; device {self.profile.name} runs "
+                f"{' with '.join(runtime)}: leave it out, or choose another device"
+            )
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)
@@ -164,13 +170,18 @@ def random_subnets(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         supernet = build_supernet(lab.space)
+    if lab.space.precision:
+        plain, _ = supernet.build_plain(lab.space.smallest)
+        inputs = whole_inputs(plain.network(), lab.space.default_workload)
+        supernet.calibrate(list(inputs.values())[:1], rounding="nearest")
     artifacts: dict[str, list[Artifact]] = {name: [] for name in architectures}
     for name, chosen in architectures.items():
         workload = lab.workloads[name]
         for arch in chosen:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
             path = lab.folder / "whole" / _file_name(lab, arch, workload)
-            artifact = known_artifact(path, backend=lab.backend, provenance=facts)
+            schemes = lab.space.schemes(arch)
+            artifact = known_artifact(path, backend=lab.backend, provenance=facts, schemes=schemes)
             if artifact is None:
                 network = supernet.extract(arch).network()
                 feeds = whole_inputs(network, workload)

@@ -21,7 +21,7 @@ from search_spaces import Architecture, Block, UserError, Workload
 if TYPE_CHECKING:
     from nas.stages.device_lab import DeviceLab
 
-VARYING = ("embed", "depth", "heads", "ffn", "drop_order")
+VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision")
 """Keys of a space that say what may be chosen, not what a block of given widths costs."""
 
 
@@ -101,7 +101,7 @@ class DeviceTables:
                 StoredRow(
                     workload=self.lab.workloads[row.workload],
                     kind=row.block.kind,
-                    widths=dict(row.block.widths),
+                    widths=row.block.genes,
                     latency_ms=row.latency_ms,
                     low_ms=row.low_ms,
                     high_ms=row.high_ms,
@@ -158,7 +158,7 @@ class DeviceTables:
         Raises:
             UserError: Blocks are missing that cannot be interpolated.
         """
-        blocks = self.lab.space.all_blocks()
+        blocks = self.lab.space.timed_blocks()
         rows = self._rows(identity)
         held_out = plan(blocks, self.lab.run.config.latency.grid).held_out
         table = fill_in(self._table_rows(rows), self.lab.workloads, blocks, held_out)
@@ -191,7 +191,7 @@ class DeviceTables:
         self, rows: Iterable[tuple[str, StoredRow]]
     ) -> dict[tuple[str, Block], TableRow]:
         """Rows of the run's blocks and workloads; of two for the same, the last one."""
-        blocks = {_key(b.kind, dict(b.widths)): b for b in self.lab.space.all_blocks()}
+        blocks = {_key(b.kind, b.genes): b for b in self.lab.space.timed_blocks()}
         found = {}
         for mode, row in rows:
             block = blocks.get(_key(row.kind, row.widths))
@@ -221,12 +221,12 @@ class DeviceTables:
         )
 
 
-def _genes(artifact: Artifact) -> dict[str, int]:
+def _genes(artifact: Artifact) -> dict[str, int | str]:
     arch = Architecture.from_json(str(artifact.provenance["architecture"]))
-    return {name: int(value) for name, value in arch.items()}
+    return {name: value if isinstance(value, str) else int(value) for name, value in arch.items()}
 
 
-def _key(kind: str, widths: Mapping[str, int]) -> tuple[str, frozenset[tuple[str, int]]]:
+def _key(kind: str, widths: Mapping[str, int | str]) -> tuple[str, frozenset[tuple[str, object]]]:
     return kind, frozenset(widths.items())
 
 

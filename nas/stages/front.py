@@ -21,6 +21,7 @@ from nas.stages.exporter import Exported, Exporter
 from nas.stages.search import check_search
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from search_spaces import Architecture, InfeasibleError, UserError
+from search_spaces.blocks import PRECISION
 
 SUFFIXES = (".onnx", ".pt2", ".engine", ".mlpackage", ".json")
 """Of the files in a folder of exports."""
@@ -147,10 +148,38 @@ def describe(
         "parameters": cost.parameters,
         "size_bytes": cost.size_bytes,
         "kv_cache_bytes": cost.kv_cache_bytes,
-        "precision": {"all": lab.compiler.build_facts()["precision"]},
+        "precision": _precision(exporter, arch),
         **({} if lab.stand_in is None else {"note": lab.stand_in}),
+        **_other_schemes(exporter, arch),
         "export": export,
     }
+
+
+def _precision(exporter: Exporter, arch: Architecture) -> dict[str, str]:
+    """Scheme of each linear layer by the name of its gene; `all` where there is no choice."""
+    default = str(exporter.lab.compiler.build_facts()["precision"])
+    genes = {
+        name.removeprefix(PRECISION): str(value)
+        for name, value in arch.items()
+        if name.startswith(PRECISION)
+    }
+    return {**genes, "other": default} if genes else {"all": default}
+
+
+def _other_schemes(exporter: Exporter, arch: Architecture) -> dict[str, Any]:
+    """What the subnet would cost with one scheme everywhere; nothing where there is no choice."""
+    space = exporter.lab.space
+    found = {}
+    for name in reversed(space.precision):
+        other = space.with_scheme(arch, name)
+        found[name] = {
+            "size_bytes": space.cost(other, exporter.objectives.workload).size_bytes,
+            "predicted_ms": {
+                workload: float(predictor.predict([other])[0][0])
+                for workload, predictor in exporter.objectives.predictors.items()
+            },
+        }
+    return {"uniform": found} if found else {}
 
 
 def measured_json(measurement: Measurement) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _measure_blocks(
     keep: Callable[[LatencyTable], None] | None,
 ) -> tuple[LatencyTable, dict[str, list[Measurement]]]:
     settings = lab.run.config.latency
-    blocks = len(plan(lab.space.all_blocks(), settings.grid).blocks) * len(lab.workloads)
+    blocks = len(plan(lab.space.timed_blocks(), settings.grid).blocks) * len(lab.workloads)
     subnets = sum(map(len, company.values()))
     title = f"Measuring {blocks} blocks and {subnets} whole subnets on {lab.run.device}"
     with progress(lab.run.console, title, 1) as update:

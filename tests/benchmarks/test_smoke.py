@@ -26,6 +26,7 @@ BENCHMARKS = [
     "overhead",
     "predictor_choice",
     "predictors",
+    "quantization",
     "second_device",
 ]
 

@@ -369,9 +369,11 @@ def test_devices(capsys):
     lines = capsys.readouterr().out.splitlines()
     texts = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[::2]}
     reasons = dict(zip(texts, (line.strip() for line in lines[1::2]), strict=True))
-    assert texts["cpu-1t"] == "onnxruntime, CPUExecutionProvider, 1 thread"
+    assert texts["cpu-1t"].startswith("onnxruntime, CPUExecutionProvider, 1 thread, offers fp32")
     assert reasons["cpu-1t"] == "reachable"
-    assert texts["mac"] == "coreml, 1 thread, behind SSH on a host that is not set yet"
+    assert texts["mac"].startswith(
+        "coreml, 1 thread, offers fp32 fp16, behind SSH on a host that is"
+    )
     assert "write `host: NAME` and `transport: ssh` into devices/mac.yaml" in reasons["mac"]
     assert main(["devices", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["devices"]
