@@ -11,7 +11,6 @@ from latency.device_profile import WITH_THREADS, DeviceProfile
 from latency.devices import get_device, list_devices, obstacle
 from latency.doctor import doctor as examine
 from nas.cli.streams import print_text
-from search_spaces import Workload
 
 
 def devices(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -50,7 +49,8 @@ def _describe(profile: DeviceProfile) -> str:
     words.append(f"offers {' '.join(profile.offered)}")
     if prepared := str(profile.preparation):
         words.append(prepared)
-    words += [f"{name} {Workload(**call)}" for name, call in profile.workloads.items()]
+    for name, call in profile.workloads.items():
+        words.append(" ".join([f"workload {name}:", *(f"{key} {call[key]}" for key in call)]))
     if profile.transport == "ssh":
         words.append(f"behind SSH on {profile.host or 'a host that is not set yet'}")
     return ", ".join(words)
