@@ -13,6 +13,7 @@ from latency.backend import BackendError, Samples
 from latency.place import Place, ThisHost, checked
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
+from search_spaces.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,8 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     suffix = ".onnx"
     tolerance = 1e-4
-    precisions: tuple[str, ...] = ("fp32",)
+    precisions: tuple[str, ...] = tuple(SCHEMES)[::-1]
+    """fp32, and the schemes of precision policies, which are for the CPU provider."""
     precision = "fp32"
 
     def __init__(

@@ -45,6 +45,12 @@ class DeviceLab:
                 f"space.precision is for onnxruntime on a CPU; device {self.profile.name} runs "
                 f"{' with '.join(runtime)}: leave it out, or choose another device"
             )
+        lacking = [name for name in space.precision if name not in self.profile.offered]
+        if lacking:
+            raise UserError(
+                f"space.precision {', '.join(lacking)}: device {self.profile.name} offers "
+                f"{', '.join(self.profile.offered)}; leave it out, or change its profile"
+            )
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)

@@ -24,6 +24,7 @@ BENCHMARKS = [
     "kill",
     "latency",
     "overhead",
+    "policy_search",
     "predictor_choice",
     "predictors",
     "quantization",

@@ -221,6 +221,16 @@ def test_a_run_directory_is_a_configuration(images):
             'command line: space.embed[1] is "a"; it must be a whole number',
         ),
         ("space.embed=[0]", "command line: space.embed[0] is 0; it must be at least 1"),
+        (
+            "space.precision=[w8]",
+            'command line: space.precision is ["w8"]: it lacks fp32, which the others are compared '
+            "with; add it",
+        ),
+        (
+            "space.precision=[fp32,int8]",
+            'command line: space.precision[1] is "int8"; it must be one of fp32, fp16, bf16, w8, '
+            "w8a8, w8a8_dynamic or w4",
+        ),
         ("space.embed=64", "command line: space.embed is 64; it must be a list, such as [1, 2]"),
         (
             "space.patch_size=3",
@@ -408,6 +418,7 @@ def test_a_trained_directory_keeps_its_settings(images):
         "training.checkpoint_every_s=9",
         "task.data=./digits",
         "name=other",
+        "space.precision=[fp32, w8]",
     ):
         check_same_supernet(changed(free), config, "runs/digits")
     for fixed, expected in (

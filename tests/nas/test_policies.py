@@ -129,10 +129,16 @@ def test_policies_are_shown_in_the_report(folder):
     assert "FFN in" in page or "attention output" in page or "query, key, value" in page
 
 
-def test_other_runtimes_are_refused(folder, monkeypatch, capsys):
+def test_what_is_refused(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    (folder / "devices").mkdir(exist_ok=True)
-    assert main(["measure", "digits.yaml", CHOICES, "latency.predictor=learned"]) == 2
-    assert "knows nothing of space.precision" in capsys.readouterr().err
-    assert main(["measure", "digits.yaml", "space.precision=[w8]"]) == 2
-    assert "lacks fp32, which the others are compared with; add it" in capsys.readouterr().err
+    (folder / "devices").mkdir()
+    (folder / "devices" / "torch-cpu.yaml").write_text("backend: torch\n")
+    (folder / "devices" / "floats.yaml").write_text("precisions: [fp32, fp16, w8]\n")
+    for arguments, message in (
+        (["latency.predictor=learned"], "knows nothing of space.precision"),
+        (["space.precision=[w8]"], "lacks fp32, which the others are compared with; add it"),
+        (["--device", "torch-cpu"], "space.precision is for onnxruntime on a CPU"),
+        (["--device", "floats"], "space.precision w8a8: device floats offers fp32, fp16, w8;"),
+    ):
+        assert main(["measure", "digits.yaml", CHOICES, *arguments]) == 2
+        assert message in capsys.readouterr().err

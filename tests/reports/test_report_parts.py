@@ -61,6 +61,13 @@ def test_dropped_layers_have_no_bars():
     )
 
 
+def test_policies_are_lines_of_their_own():
+    genes = {"embed": 64, "depth": 1, "heads.1": 2, "ffn.1": 32}
+    for part in ("qkv", "attention_out", "ffn_in", "ffn_out"):
+        genes[f"precision.{part}.1"] = "w8a8" if part == "ffn_in" else "fp32"
+    assert describe(genes, 2)[3:] == (f"FFN in {numbers.MISSING} w8a8",)
+
+
 def test_genes_of_other_spaces_are_listed():
     genes = {"width": 8, "act": "gelu"}
     assert limits([genes]).layers == 0
