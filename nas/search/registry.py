@@ -1,12 +1,17 @@
 """The search algorithms by name."""
 
 from nas.search.algorithm import AlgorithmFactory
+from nas.search.guided import Guided
 from nas.search.nsga2 import NSGA2
 from nas.search.random_search import RandomSearch
 from search_spaces.errors import UserError
 
-ALGORITHMS: dict[str, AlgorithmFactory] = {"nsga2": NSGA2, "random": RandomSearch}
-AUTO = "nsga2"
+ALGORITHMS: dict[str, AlgorithmFactory] = {
+    "guided": Guided,
+    "nsga2": NSGA2,
+    "random": RandomSearch,
+}
+AUTO = "guided"
 """What `auto` stands for."""
 
 
