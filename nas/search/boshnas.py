@@ -66,9 +66,11 @@ class Boshnas:
             return batch
         if len(self._genes) < 2:
             return self._candidates.fill(count)
-        surrogate = self._fitted()
+        from nas.search.surrogate import one_torch_thread  # torch takes a second
+
         random = int(self._rng.binomial(count, RANDOM))
-        proposals = self._descend(surrogate, count - random)
+        with one_torch_thread():
+            proposals = self._descend(self._fitted(), count - random)
         batch = self._candidates.admit(proposals, count - random)
         batch += self._candidates.fill(count - random - len(batch), near=proposals)
         return batch + self._candidates.fill(count - len(batch))
@@ -81,7 +83,7 @@ class Boshnas:
             self._stale = True
 
     def _fitted(self) -> Surrogate:
-        from nas.search.surrogate import Surrogate  # torch takes a second
+        from nas.search.surrogate import Surrogate
 
         if self._surrogate is None:
             self._surrogate = Surrogate(

@@ -16,6 +16,7 @@ import numpy as np
 
 from nas.search.candidates import Candidates
 from nas.search.evolution import random_pairs, winners
+from nas.search.one_thread import one_thread
 from nas.search.pareto import Indices, non_dominated
 from nas.search.problem import Floats, Genes, Problem
 from nas.search.variation import mutate
@@ -57,7 +58,8 @@ class Linas:
     def ask(self, count: int) -> list[Architecture]:
         """What is left of the population, else of the next one; see `Algorithm.ask`."""
         if not self._queue:
-            self._queue = self._next_population()
+            with one_thread():
+                self._queue = self._next_population()
         batch, self._queue = self._queue[:count], self._queue[count:]
         return batch
 

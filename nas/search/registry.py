@@ -7,6 +7,7 @@ from nas.search.algorithm import AlgorithmFactory
 from nas.search.boshnas import Boshnas
 from nas.search.ctaea import TwoArchiveSelection
 from nas.search.evolution import Evolution
+from nas.search.guided import Guided
 from nas.search.linas import Linas
 from nas.search.nsga2 import RankAndCrowdingSelection
 from nas.search.nsga3 import ReferenceDirectionSelection
@@ -17,13 +18,14 @@ ALGORITHMS: dict[str, AlgorithmFactory] = {
     "age-moea2": partial(Evolution, selection=GeometrySelection),
     "boshnas": Boshnas,
     "ctaea": partial(Evolution, selection=TwoArchiveSelection),
+    "guided": Guided,
     "linas": Linas,
     "nsga2": partial(Evolution, selection=RankAndCrowdingSelection),
     "nsga3": partial(Evolution, selection=partial(ReferenceDirectionSelection, unified=False)),
     "random": RandomSearch,
     "unsga3": partial(Evolution, selection=partial(ReferenceDirectionSelection, unified=True)),
 }
-AUTO = "nsga2"
+AUTO = "guided"
 """What `auto` stands for."""
 
 

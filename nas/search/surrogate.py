@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,17 @@ SAMPLES = 16
 """Passes with dropout whose spread is the doubt."""
 DESCENT_STEPS, DESCENT_RATE = 20, 0.1
 _BATCH = 128
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Within it, torch uses one thread: sums in one order, whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Surrogate:

@@ -231,8 +231,8 @@ def test_more_initial_architectures_than_the_population_are_all_evaluated():
 def test_every_batch_is_reported():
     seen = []
     result = search(LARGE, Store(LARGE).evaluate, budget=45, batch=20, on_batch=seen.append)
-    assert [len(partial.architectures) for partial in seen] == [20, 30, 45]
-    assert result.batches == (20, 30, 45)
+    assert [len(partial.architectures) for partial in seen] == [20, 40, 45]
+    assert result.batches == (20, 40, 45)
     assert same(seen[-1], result)
     history = result.hypervolume_history()
     assert (np.diff(history) >= 0).all()
