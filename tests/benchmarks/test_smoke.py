@@ -26,6 +26,8 @@ BENCHMARKS = [
     "overhead",
     "predictor_choice",
     "predictors",
+    "search",
+    "search_kill",
     "second_device",
 ]
 
