@@ -28,6 +28,8 @@ BENCHMARKS = [
     "predictor_choice",
     "predictors",
     "quantization",
+    "search",
+    "search_kill",
     "second_device",
 ]
 
