@@ -37,6 +37,8 @@ class NSGA2:
         self._candidates = candidates
         self._rng = rng
         self._size = population
+        self.batch = max(1, population // 3)
+        self.expected_gain = None
         self._queue = initial_population(problem, candidates, population, rng, initial)
         self._parents: Any = None
 
