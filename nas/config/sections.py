@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from nas.search.registry import algorithm_names
+
 
 def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
     if list(values) != sorted(set(values)):
@@ -17,6 +19,12 @@ def _fractions(values: tuple[float, float, float]) -> tuple[float, float, float]
     if abs(sum(values) - 1) > 1e-6:
         raise ValueError(f"must add up to 1, not {sum(values):g}; write [0.6, 0.2, 0.2], say")
     return values
+
+
+def _algorithm(value: str) -> str:
+    if value not in algorithm_names():
+        raise ValueError(f"must be one of {', '.join(algorithm_names())}")
+    return value
 
 
 def _listed(value: object) -> object:
@@ -261,8 +269,8 @@ class SearchConfig(Section):
     )
     bounds: Names = Field(default=(), description="Bounds, such as latency_ms <= 5.")
     budget: Count = Field(default=400, description="Subnets whose quality is evaluated, at most.")
-    algorithm: Literal["auto", "nsga2", "random"] = Field(
-        default="auto", description="The search algorithm; auto chooses."
+    algorithm: Annotated[str, AfterValidator(_algorithm)] = Field(
+        default="auto", description=f"The search algorithm: {', '.join(algorithm_names())}."
     )
     population: Annotated[int, Field(strict=True, ge=2)] = Field(
         default=30, description="Subnets of a generation."

@@ -47,7 +47,7 @@ def search(
         cheap: Objectives known at no cost, `(n, k)`; may be called about very many architectures.
         budget: Number of distinct architectures given to `evaluate`; fewer if the space (or what
             lies within the cheap bounds) has no more.
-        algorithm: `auto`, `nsga2` or `random`.
+        algorithm: `auto`, or a name of `nas.search.ALGORITHMS`.
         seed: Seed of all randomness, at least 0.
         initial: Architectures to evaluate first; those that break a cheap bound are left out.
         constraints: Bounds on any objective, as `Constraint` or as text (`latency_ms <= 5`).
@@ -96,7 +96,7 @@ def search(
         problem, candidates=candidates, rng=rng, population=population, initial=initial
     )
     if known:
-        searcher.tell(record.architectures, record.values)
+        searcher.tell(tuple(record.architectures), record.values)
     while record.evaluated < budget:
         asked = searcher.ask(min(batch or searcher.batch, budget - record.evaluated))
         if not asked:

@@ -274,10 +274,7 @@ def test_what_evaluate_raises_is_passed_on():
         ({"seed": -1}, "seed -1 is below 0"),
         ({"population": 1}, "population 1 is below 2"),
         ({"batch": 0}, "batch 0 is below 1"),
-        (
-            {"algorithm": "nsga9"},
-            "algorithm 'nsga9' is not known; choose one of auto, guided, nsga2",
-        ),
+        ({"algorithm": "nsga9"}, "algorithm 'nsga9' is not known; choose one of auto, .*nsga2"),
         ({"constraints": ["a <= 1"]}, "give objective_names"),
         ({"constraints": ["c <= 1"], "objective_names": ["a", "b"]}, "'c' is not an objective"),
         ({"objective_names": ["a", "a"]}, "are not distinct"),
