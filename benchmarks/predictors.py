@@ -4,7 +4,7 @@ Beside ours: ridge regression and a support vector machine, whichever has the sm
 cross-validation (as in DyNAS-T, but columns are standardized), from the same rows;
 and HAT's own network by its own recipe (arXiv:2005.14187), from 80 % of the rows. Judged on rows
 that were not learned from. Then what is known of one device helps with 10 rows of another, for
-every ordered pair, against 10 and 50 rows alone.
+every ordered pair, chosen or at random (`benchmarks.transfer`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -22,121 +22,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVR
 
+from benchmarks.hat_data import FEATURES, Measured, judged, read_folder
 from benchmarks.results import number, percent, table, write_results
-from predictors.accuracy import mape
-from predictors.latency import COVERAGE_Z, LatencyPredictor
+from benchmarks.ridge_or_svr import ridge_or_svr
+from benchmarks.transfer import (
+    TransferJob,
+    averages,
+    show_transfer,
+    transfer_jobs,
+    transfer_rows,
+)
+from predictors.latency import LatencyPredictor
 from search_spaces import UserError
 
-Array = NDArray[np.float64]
-
-FEATURES, COLUMNS = 10, 14
-"""Columns of features, then latency of encoder and decoder, then their standard deviations."""
-MIN_ROWS = 60
 SIZES = (10, 25, 50, 100, 200, 400, 1600)
-TRANSFER_ROWS, ALONE_ROWS = 10, 50
 HAT_SHARE = 0.8
 HAT_NORM = (640, 6, 2048, 6, 640, 6, 2048, 6, 6, 2)
 HAT_WIDTH, HAT_HIDDEN, HAT_RATE, HAT_BATCH = 400, 4, 1e-5, 128
 """As in HAT's `latency_predictor.py`, where the first layer comes before three hidden ones."""
-SEARCH_ROWS = 400
-"""The SVM's search on more rows takes most of an hour; the best one then learns from all."""
-METRICS = ("mape", "spearman", "kendall", "coverage")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One file."""
-
-    name: str
-    features: Array
-    """Shape `(n, 10)`."""
-    latency: Array
-    """Shape `(n,)`: encoder plus decoder."""
-
-    def split(self, size: int, seed: int) -> tuple[Array, Array, Array, Array]:
-        """Features and latency of `size` rows to learn from, and of the others."""
-        order = np.random.default_rng((seed, size)).permutation(len(self.latency))
-        x, y = self.features[order], self.latency[order]
-        return x[:size], y[:size], x[size:], y[size:]
-
-
-def read(path: Path) -> Measured:
-    """A CSV of HAT's form.
-
-    Raises:
-        UserError: It is not one.
-    """
-    try:
-        values = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a CSV of numbers under a header: {reason}") from error
-    if values.shape[1] != COLUMNS or len(values) < MIN_ROWS:
-        raise UserError(
-            f"{path}: {len(values)} rows of {values.shape[1]} columns; "
-            f"give {COLUMNS} columns, as in HAT's data sets, and at least {MIN_ROWS} rows"
-        )
-    latency = values[:, FEATURES] + values[:, FEATURES + 1]
-    if not (np.isfinite(values[:, : FEATURES + 2]).all() and latency.min() > 0):
-        raise UserError(f"{path}: a value is not finite or a latency not above 0; leave it out")
-    return Measured(name=path.stem, features=values[:, :FEATURES], latency=latency)
-
-
-def read_folder(folder: Path) -> list[Measured]:
-    paths = sorted(folder.glob("*.csv"))
-    if not paths:
-        raise UserError(f"{folder}: no CSV there; give a folder, as in DATA=folder")
-    return [read(path) for path in paths]
-
-
-def judged(predicted: Array, measured: Array, std: Array | None = None) -> dict[str, float]:
-    """The figures of a prediction; the coverage is that of the 90 % intervals."""
-    result = {
-        "mape": mape(predicted, measured),
-        "spearman": float(spearmanr(predicted, measured).statistic),
-        "kendall": float(kendalltau(predicted, measured).statistic),
-    }
-    if std is not None:
-        covered = np.abs(predicted - measured) <= COVERAGE_Z * std
-        result["coverage"] = float(covered.mean())
-    return result
-
-
-def ours(data: Measured, size: int, seed: int, source: LatencyPredictor | None) -> dict[str, float]:
+def ours(data: Measured, size: int, seed: int) -> dict[str, float]:
     x, y, unseen, truth = data.split(size, seed)
     started = time.perf_counter()
-    predictor = LatencyPredictor().fit(x, y, source=source)
+    predictor = LatencyPredictor().fit(x, y)
     fit_s = time.perf_counter() - started
     mean, std = predictor.predict(unseen)
     return {**judged(mean, truth, std), "fit_s": fit_s}
-
-
-def ridge_or_svr(data: Measured, size: int, seed: int) -> dict[str, float]:
-    x, y, unseen, truth = data.split(size, seed)
-    unit = 10 ** (np.floor(np.log10(y.max())) - 1)  # as in DyNAS-T: the largest has two digits
-    few = slice(SEARCH_ROWS)
-    searches = [
-        GridSearchCV(
-            make_pipeline(StandardScaler(), model),
-            grid,
-            scoring="neg_mean_absolute_percentage_error",
-            cv=KFold(5, shuffle=True, random_state=0),
-        ).fit(x[few], y[few] / unit)
-        for model, grid in (
-            (Ridge(), {"ridge__alpha": (0.1, 0.3, 1.0, 3.0, 10.0)}),
-            (SVR(gamma="auto", epsilon=0.0), {"svr__C": (1.0, 3.0, 10.0, 30.0, 100.0)}),
-        )
-    ]
-    best = max(searches, key=lambda search: search.best_score_).best_estimator_.fit(x, y / unit)
-    return judged(best.predict(unseen) * unit, truth)
 
 
 def hat_network(data: Measured, seed: int, steps: int) -> dict[str, float]:
@@ -173,18 +86,16 @@ class Job:
     data: Measured
     size: int
     seed: int
-    source: str = ""
-    predictor: LatencyPredictor | None = None
-    """What is known of the source."""
     steps: int = 5000
 
     def run(self) -> dict[str, Any]:
         """What was done, and its figures."""
         match self.method:
             case "ours":
-                found = ours(self.data, self.size, self.seed, self.predictor)
+                found = ours(self.data, self.size, self.seed)
             case "ridge or svr":
-                found = ridge_or_svr(self.data, self.size, self.seed)
+                x, y, unseen, truth = self.data.split(self.size, self.seed)
+                found = judged(ridge_or_svr(x, y)(unseen), truth)
             case _:
                 found = hat_network(self.data, self.seed, self.steps)
         return {
@@ -192,7 +103,6 @@ class Job:
             "data": self.data.name,
             "size": self.size,
             "seed": self.seed,
-            "source": self.source,
             **found,
         }
 
@@ -210,39 +120,16 @@ def jobs(
             for method in ("ridge or svr", "ours"):
                 for seed in range(seeds):
                     result.append(Job(method=method, data=data, size=size, seed=seed))
-    known = {data.name: LatencyPredictor().fit(data.features, data.latency) for data in sets}
-    for source, target in itertools.permutations(sets, 2):
-        result += [
-            Job(
-                method="ours",
-                data=target,
-                size=TRANSFER_ROWS,
-                seed=seed,
-                source=source.name,
-                predictor=known[source.name],
-            )
-            for seed in range(seeds)
-        ]
     return result
-
-
-def averages(results: Iterable[dict[str, Any]]) -> dict[str, float]:
-    rows = list(results)
-    return {
-        metric: float(np.mean([row[metric] for row in rows]))
-        for metric in (*METRICS, "fit_s")
-        if rows and metric in rows[0]
-    }
 
 
 def learning_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each file, size and method, and one for the mean of the files."""
-    alone = [row for row in results if not row["source"]]
-    keys = dict.fromkeys((row["data"], row["method"], row["size"]) for row in alone)
+    keys = dict.fromkeys((row["data"], row["method"], row["size"]) for row in results)
     rows = []
     for data, method, size in keys:
         key = {"data": data, "method": method, "size": size}
-        rows.append({**key, **averages(r for r in alone if all(r[k] == key[k] for k in key))})
+        rows.append({**key, **averages(r for r in results if all(r[k] == key[k] for k in key))})
     sizes = dict.fromkeys((row["method"], row["size"]) for row in rows)
     means = [
         {
@@ -256,35 +143,8 @@ def learning_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted([*rows, *means], key=lambda r: (r in means, r["data"], r["size"], r["method"]))
 
 
-def transfer_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each ordered pair of files: 10 rows with the source, and 10 and 50 without."""
-    rows = []
-    pairs = dict.fromkeys((r["source"], r["data"]) for r in results if r["source"])
-    for source, target in pairs:
-        there = [r for r in results if r["data"] == target]
-        with_source = averages(r for r in there if r["source"] == source)
-
-        def alone(size: int, method: str, there: list[dict[str, Any]] = there) -> float | None:
-            chosen = [
-                r for r in there if (r["size"], r["method"], r["source"]) == (size, method, "")
-            ]
-            return averages(chosen).get("mape")
-
-        rows.append(
-            {
-                "source": source,
-                "data": target,
-                **with_source,
-                "alone_10": alone(TRANSFER_ROWS, "ours"),
-                "alone_50": alone(ALONE_ROWS, "ours"),
-                "ridge_or_svr_50": alone(ALONE_ROWS, "ridge or svr"),
-            }
-        )
-    return rows
-
-
-def show(learning: Sequence[dict[str, Any]], transfer: Sequence[dict[str, Any]]) -> str:
-    first = table(
+def show(learning: Sequence[dict[str, Any]]) -> str:
+    return table(
         ["data", "rows", "method", "MAPE", "Spearman", "Kendall", "coverage", "fit s"],
         [
             [
@@ -300,20 +160,6 @@ def show(learning: Sequence[dict[str, Any]], transfer: Sequence[dict[str, Any]])
             for row in learning
         ],
     )
-    second = table(
-        ["known", "new", "MAPE at 10 rows", "coverage", "10 alone", "50 alone", "ridge or svr 50"],
-        [
-            [
-                row["source"],
-                row["data"],
-                percent(row["mape"]),
-                percent(row["coverage"], 1),
-                *(percent(row[k]) for k in ("alone_10", "alone_50", "ridge_or_svr_50")),
-            ]
-            for row in transfer
-        ],
-    )
-    return f"{first}\n\n{second}"
 
 
 def predict_seconds(data: Measured, count: int = 10_000) -> float:
@@ -346,12 +192,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"bench-predictors: {error}", file=sys.stderr)
         sys.exit(2)
     work = jobs(sets, options.sizes, options.seeds, options.mlp_seeds, options.mlp_steps)
+    few = transfer_jobs(sets, options.seeds)
     if options.workers > 1:
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            results = list(pool.map(Job.run, work))
+            results, found = list(pool.map(Job.run, work)), list(pool.map(TransferJob.run, few))
     else:
-        results = [job.run() for job in work]
-    learning, transfer = learning_rows(results), transfer_rows(results)
+        results, found = [job.run() for job in work], [job.run() for job in few]
+    learning, transfer = learning_rows(results), transfer_rows(found)
     predict_s = predict_seconds(sets[0])
     written = write_results(
         options.name,
@@ -360,10 +207,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "transfer": transfer,
             "predict_10000_s": predict_s,
             "wall_s": time.perf_counter() - started,
-            "results": results,
+            "results": [*results, *found],
         },
     )
-    print(show(learning, transfer))
+    print(f"{show(learning)}\n\n{show_transfer(transfer)}")
     print(f"\n10,000 architectures predicted in {predict_s:.3f} s")
     print(f"\n{written}")
 

@@ -13,6 +13,8 @@ from pathlib import Path
 MODULES = (
     "__init__",
     "agent",
+    "agent_cache",
+    "agent_worker",
     "coreml_session",
     "cuda_clock",
     "digest",

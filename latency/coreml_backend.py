@@ -108,6 +108,22 @@ class CoreMLBackend:
             "compute_units": self.compute_units,
         }
 
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
+        """
+        targets = {system: target for target, system in TARGETS.items()}
+        return {
+            "options": {
+                "compute_units": fingerprint["compute_units"],
+                "precision": fingerprint["precision"],
+                "target": targets[fingerprint["target"]],
+            }
+        }
+
     def build_facts(self) -> Mapping[str, str]:
         """Converter, precision and the system that it converts for."""
         return {

@@ -12,6 +12,9 @@ from latency.preparation import Preparation
 from latency.remote_profile import check_transport
 from search_spaces.errors import UserError
 
+WITH_THREADS = ("onnxruntime", "torch")
+"""Backends whose threads are of our choice; the others use their own device's."""
+
 
 def is_device_name(text: str) -> bool:
     """Whether a device may be called that: files are named by it."""
@@ -80,12 +83,21 @@ class DeviceProfile:
                 f"backend {self.backend!r} of device {self.name} is not one of "
                 f"{', '.join(sorted(BACKENDS))}"
             )
+        for name, given, backends in (
+            ("provider", self.provider != "CPUExecutionProvider", ("onnxruntime",)),
+            ("spinning", self.spinning, ("onnxruntime",)),
+            ("threads", self.threads != 1, WITH_THREADS),
+        ):
+            if given and self.backend not in backends:
+                raise UserError(
+                    f"{name} {getattr(self, name)!r} of device {self.name} is for backend "
+                    f"{' and '.join(backends)}, not {self.backend}; remove it"
+                )
         if not isinstance(self.options, dict) or not all(isinstance(k, str) for k in self.options):
             raise UserError(
                 f"options {self.options!r} of device {self.name} is not a mapping; "
                 "write `options:` with `name: value` lines below it"
             )
-
         try:
             pinned = self.preparation.affinity
         except UserError as error:

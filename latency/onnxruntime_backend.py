@@ -78,6 +78,19 @@ class OnnxRuntimeBackend:
             facts["provider_options"] = json.dumps(self.options, sort_keys=True)
         return facts
 
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
+        """
+        return {
+            "provider": fingerprint["provider"],
+            "spinning": fingerprint["spinning"] == "on",
+            "options": json.loads(fingerprint.get("provider_options", "{}")),
+        }
+
     def missing(self) -> str | None:
         """Whether onnxruntime is there, with the provider; see `DeviceBackend`."""
         try:

@@ -79,10 +79,7 @@ def _transport(profile: DeviceProfile) -> Transport:
     if profile.transport == "local":
         return LocalTransport(profile.python or sys.executable)
     if profile.host is None:
-        raise UserError(
-            f"its host is not set; write `host: NAME` and `transport: ssh` into "
-            f"devices/{profile.name}.yaml"
-        )
+        raise UserError(f"its host is not set; write `host: NAME` into devices/{profile.name}.yaml")
     from latency.ssh import SshTransport  # here: asyncio takes a while to import
 
     return SshTransport(

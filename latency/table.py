@@ -32,11 +32,16 @@ class TableRow:
     """Sessions it was measured in; 0 for an interpolated row."""
     status: str
     """`ok`, `unstable` or `interpolated`."""
+    mode: str | None = None
+    """`quick` or `standard`, of all its sessions; None for an interpolated row."""
     std_ms: float | None = None
     """Standard deviation of an interpolated row; the interval is 1.96 times that to each side."""
     energy_mj: float | None = None
     peak_memory_bytes: float | None = None
-    """See `latency.backend.Samples`; None where the device does not tell."""
+    """See `latency.backend.Samples`; mean over sessions; None where the device does not tell."""
+    energy_mj_interval: Sequence[float] | None = None
+    peak_memory_bytes_interval: Sequence[float] | None = None
+    """Ends of the 95 % intervals over sessions; None where there are none."""
     provenance: Mapping[str, object] = field(default_factory=dict, compare=False)
     """See `latency.table_measurement.row_provenance`."""
 
@@ -51,9 +56,16 @@ class TableRow:
             "high_ms": self.high_ms,
             "sessions": self.sessions,
             "status": self.status,
+            "mode": self.mode,
             "std_ms": self.std_ms,
-            **{name: getattr(self, name) for name in RESOURCES},
+            **self.resources,
         }
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """Energy and peak memory, with their intervals, by the names of the fields."""
+        names = [name for one in RESOURCES for name in (one, f"{one}_interval")]
+        return {name: getattr(self, name) for name in names}
 
 
 class LatencyTable:

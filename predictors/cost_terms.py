@@ -45,8 +45,8 @@ class CostTerms:
     """Whether two widths may matter together."""
 
     @classmethod
-    def of(cls, x: Array, y: Array) -> Self:
-        """Terms for features `x`, shape `(n, d)`, and latencies `y`, shape `(n,)`."""
+    def of(cls, x: Array, y: Array | None = None) -> Self:
+        """Terms for features `x`, shape `(n, d)`, and latencies `y`, `(n,)`, if there are any."""
         counts = _count_columns(x, y)
         center, spread = x.mean(axis=0), x.std(axis=0)
         varies = spread > 1e-9 * np.abs(center)
@@ -86,12 +86,21 @@ def _products(columns: Array) -> Array:
     return np.asarray(columns[:, first] * columns[:, second])
 
 
-def _count_columns(x: Array, y: Array) -> tuple[int, ...]:
-    """Columns that may be numbers of layers; the ones that go with latency most, if many."""
+def _count_columns(x: Array, y: Array | None) -> tuple[int, ...]:
+    """Columns that may be numbers of layers.
+
+    If many, the ones that go with latency most; that vary most, before any is known.
+    """
+    if y is not None and np.ptp(y) == 0:
+        return ()
     found = [
-        (-abs(float(np.corrcoef(column, y)[0, 1])), index)
+        (-abs(float(np.corrcoef(column, y)[0, 1]) if y is not None else _variation(column)), index)
         for index, column in enumerate(x.T)
         if column.min() >= 1 and column.max() <= MAX_COUNT and np.ptp(column) > 0
-        if np.array_equal(column, np.round(column)) and np.ptp(y) > 0
+        if np.array_equal(column, np.round(column))
     ]
     return tuple(index for _, index in sorted(found)[:MAX_COUNTS])
+
+
+def _variation(column: Array) -> float:
+    return float(column.std() / column.mean())

@@ -9,15 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from predictors.cost_terms import CostTerms
-from predictors.robust import SPARSITY, Posterior, Prior, sample_posterior
+from predictors.design import choose_rows
+from predictors.robust import SCALE, SPARSITY, Posterior, Prior, sample_posterior
 from search_spaces.errors import UserError
 
 Array = NDArray[np.float64]
 
 SHARE_STD = 0.3
 """How far the constant's share of the latency, and a layer count's, may be from equal ones."""
+ROUGHLY = 0.2
+"""Relative error of the latency that weights are told in units of."""
 UNHEARD_OF, MAX_SIZE = 0.2, 10.0
 """How large a weight may be of which the source knows nothing; how much larger if it is there."""
+FACTOR, SMALL = 2.0, 0.002
+"""How far from the source's a weight may be, in times its own size; and if that is nothing."""
 COVERAGE, COVERAGE_Z = 0.90, 1.645
 """Share of the truth that lies within `COVERAGE_Z` standard deviations of a prediction."""
 ERROR_DRAWS = 4000
@@ -64,6 +69,43 @@ class LatencyPredictor:
             raise UserError("a latency is not finite or not above 0; leave failed ones out")
         self._model = _learn(x, y, None if source is None else source._fitted(x))
         return self
+
+    @staticmethod
+    def propose(
+        pool: ArrayLike, count: int, *, source: LatencyPredictor | None = None
+    ) -> NDArray[np.int64]:
+        """Which architectures to measure on a device of which nothing is known yet.
+
+        Learning from these takes fewer than learning from random ones: they differ as much as
+        they can in all that may matter (`predictors.design`).
+
+        Args:
+            pool: Features of what could be measured, shape `(n, d)`; what is to be predicted
+                should be like it.
+            count: How many to measure.
+            source: What `fit` will be given.
+
+        Returns:
+            Indices of rows of `pool`, shape `(count,)`, in ascending order.
+
+        Raises:
+            UserError: The pool has fewer rows, a value is not finite, or the source has not
+                learned or has other columns.
+        """
+        x = _checked(pool)
+        model = None if source is None else source._fitted(x)
+        terms = CostTerms.of(x) if model is None else model.columns.terms
+        columns = _Columns(terms=terms.for_rows(count), source=model)
+        beliefs = columns.priors()
+        # What the source knows nothing of may matter all the same
+        variance = (beliefs[0].variance + beliefs[-1].variance) / 2
+        rows = columns(x)
+        # Errors are relative, so a row counts by what its latency is expected to be
+        if model is None:
+            expected = rows[:, : columns.free] @ beliefs[0].mean
+        else:
+            expected = model.predict(x)[0] / model.unit
+        return choose_rows(rows / expected[:, None], count, precision=SCALE**2 / variance)
 
     def predict(self, features: ArrayLike) -> tuple[Array, Array]:
         """Latency of architectures.
@@ -112,7 +154,11 @@ class _Columns:
         return np.insert(terms, self.free - 1, self.source.width_effects(x), axis=1)
 
     def priors(self) -> list[Prior]:
-        """The belief without the source, and the one with it, if there is one."""
+        """The belief without the source, and those with it, if there is one.
+
+        Either few widths matter, most likely those of the source; or each does what it does
+        there, times a factor of its own.
+        """
         own = 1 + len(self.terms.counts)
         mean, std = np.full(own, 1 / own), np.full(own, SHARE_STD)
         held = self.terms.held_factors
@@ -120,9 +166,12 @@ class _Columns:
             return [Prior(mean=mean, std=std, held=held)]
         there = self.source.weights[self.source.columns.free :][: len(held)]
         size = UNHEARD_OF + np.minimum(np.abs(there) / SPARSITY, MAX_SIZE)
+        mean_with, std_with = np.append(mean, 1.0), np.append(std, 1.0)
+        factors = np.hypot(FACTOR * there, SMALL)
         return [
             Prior(mean=np.append(mean, 0.0), std=np.append(std, 1e-3), held=held),
-            Prior(mean=np.append(mean, 1.0), std=np.append(std, 1.0), held=held * size),
+            Prior(mean=mean_with, std=std_with, held=held * size),
+            Prior(mean=mean_with, std=std_with, held=factors, sparse=False),
         ]
 
 
@@ -132,7 +181,7 @@ class _Model:
 
     columns: _Columns
     unit: float
-    """Median of the measured latencies."""
+    """About the latency of an average architecture."""
     weights: Array
     root: Array
     """Shape `(p, p)`; `root.T @ root` is the covariance of the weights."""
@@ -164,11 +213,14 @@ def _checked(features: ArrayLike) -> Array:
 
 
 def _learn(x: Array, y: Array, source: _Model | None) -> _Model:
-    unit = float(np.median(y))
     terms = CostTerms.of(x, y) if source is None else source.columns.terms.for_rows(len(x))
     columns = _Columns(terms=terms, source=source)
-    rows = columns(x) * (unit / y)[:, None]
-    posterior = _believed(rows, [sample_posterior(rows, prior) for prior in columns.priors()])
+    values = columns(x)
+    unit = _unit(values[:, : 1 + len(terms.counts)], y)
+    rows = values * (unit / y)[:, None]
+    posterior = _believed(
+        rows, [chain for prior in columns.priors() for chain in sample_posterior(rows, prior)]
+    )
     weights = posterior.weights.mean(axis=0)
     # R of a QR decomposition: R' R is the covariance of the weights, times the number of draws
     root = np.linalg.qr(posterior.weights - weights, mode="r") / np.sqrt(len(posterior.scale))
@@ -187,8 +239,26 @@ def _learn(x: Array, y: Array, source: _Model | None) -> _Model:
     )
 
 
+def _unit(free: Array, y: Array) -> float:
+    """Latency where each free term is 1, roughly: ridge on the relative errors.
+
+    The median would be that of the rows, which may be small architectures most of all.
+    """
+    expected = free.mean(axis=1)
+    first = float(np.median(y / expected))
+    rows = free * (first / y)[:, None]
+    held = (ROUGHLY / SHARE_STD) ** 2
+    right = rows.sum(axis=0) + held / free.shape[1]
+    weights = np.linalg.solve(rows.T @ rows + held * np.eye(free.shape[1]), right)
+    return first * float(weights.sum())
+
+
 def _believed(rows: Array, posteriors: list[Posterior]) -> Posterior:
-    """Draws of all, each in proportion to how well it foretells rows that it has not seen."""
+    """Draws of all, each in proportion to how well it foretells rows that it has not seen.
+
+    Chains that found different explanations, such as which rows were slow, are weighed like
+    beliefs: they would take long to visit each other's (arXiv:2006.12335).
+    """
     densities = np.array([posterior.unseen_density(rows) for posterior in posteriors])
     shares = np.exp(densities - densities.max())
     shares /= shares.sum()

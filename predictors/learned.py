@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from latency.noise import Noise
 from predictors.blocks import BlockCounts
 from predictors.calibration import folds, relative_std
+from predictors.design import choose_rows
 from predictors.protocol import Floats, checked_latency
 from predictors.regressors import REGRESSORS, Function
 from search_spaces.blocks import Block
@@ -20,6 +21,8 @@ from search_spaces.transformer import TransformerSpace
 
 LEAST_SUBNETS = 5
 UNLEARNED_STD = 0.1
+EXPECTED_PENALTY = 1e-2
+"""Of the weights of terms, each of which is worth a share of the latency; see `design`."""
 
 
 class LearnedPredictor:
@@ -45,6 +48,21 @@ class LearnedPredictor:
         self.std = UNLEARNED_STD
         self._function: Function | None = None
 
+    def propose(self, pool: Sequence[Architecture], count: int) -> list[Architecture]:
+        """The subnets of `pool` to measure; see `predictors.design`.
+
+        Raises:
+            UserError: The pool has fewer than `count`.
+        """
+        terms = self.terms(pool)
+        terms = terms / np.maximum(terms.mean(axis=0), 1e-12)
+        held = np.full(terms.shape[1], EXPECTED_PENALTY)
+        # Latency is expected to be about what all terms add up to
+        chosen = choose_rows(
+            terms.shape[1] * terms / terms.sum(axis=1, keepdims=True), count, precision=held
+        )
+        return [pool[index] for index in chosen]
+
     def fit(
         self,
         architectures: Sequence[Architecture],
@@ -63,6 +81,26 @@ class LearnedPredictor:
         self.held_out = predicted / measured - 1
         self.std = relative_std(self.held_out, unfitted=UNLEARNED_STD, noise=noise)
         self._function = learn(terms, measured)
+        return self
+
+    def restore(
+        self, architectures: Sequence[Architecture], latency_ms: ArrayLike, std: float
+    ) -> LearnedPredictor:
+        """Predict as after an earlier `fit` on the same subnets.
+
+        Takes a fraction of the time: the error is known, so nothing is left out.
+
+        Args:
+            architectures: The subnets, in the same order.
+            latency_ms: Their latency in ms, shape `(n,)`.
+            std: The standard deviation that was found, as a share.
+
+        Raises:
+            UserError: A latency is not above 0 or not finite, or there are too few.
+        """
+        measured = checked_latency(architectures, latency_ms, LEAST_SUBNETS)
+        self._function = REGRESSORS[self.regressor](self.terms(architectures), measured)
+        self.held_out, self.std = np.empty(0), std
         return self
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Floats, Floats]:

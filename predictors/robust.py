@@ -20,6 +20,8 @@ SLOW_ROWS, OTHER_ROWS = 1.0, 4.0
 MAX_SLOW = 0.45
 SPARSITY = 0.005
 """Size of a held weight, as it is expected before any row is seen (half-Cauchy)."""
+HELD_STD = 0.01
+"""Root mean square of a held weight: few are large."""
 BURN_IN, DRAWS = 100, 200
 CHAINS, MANY_ROWS = 4, 150
 """Chains, and the rows from which on one chain is enough."""
@@ -35,6 +37,14 @@ class Prior:
     """Their standard deviations, shape `(f,)`."""
     held: Array
     """How large the weights of the other terms may be, relative to each other, `(p - f,)`."""
+    sparse: bool = True
+    """Few of the others matter, nobody knows which; else `held` are standard deviations."""
+
+    @property
+    def variance(self) -> Array:
+        """Of each weight, about, shape `(p,)`."""
+        held = HELD_STD * self.held if self.sparse else self.held
+        return np.asarray(np.concatenate([self.std, held]) ** 2, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +102,7 @@ class Posterior:
         return np.asarray(np.where(rng.random(size) < self.slow, slow, ordinary)).ravel()
 
 
-def sample_posterior(rows: Array, prior: Prior) -> Posterior:
+def sample_posterior(rows: Array, prior: Prior) -> list[Posterior]:
     """Fit `rows @ weights` to 1 by Gibbs sampling.
 
     Rows are terms divided by the measured latency, so that `1 - rows @ weights` is the relative
@@ -103,6 +113,9 @@ def sample_posterior(rows: Array, prior: Prior) -> Posterior:
     Args:
         rows: Shape `(n, p)`, of order 1.
         prior: Belief about the `p` weights.
+
+    Returns:
+        The draws of each chain.
     """
     rng = np.random.default_rng(0)
     n, p = rows.shape
@@ -111,7 +124,8 @@ def sample_posterior(rows: Array, prior: Prior) -> Posterior:
     mean = np.concatenate([prior.mean, np.zeros(p - free)])
     scale2, slow = np.full((chains, 1), 0.05**2), np.full((chains, 1), 0.1)
     local, local_aid = np.ones((chains, p - free)), np.ones((chains, p - free))
-    overall, overall_aid = np.full((chains, 1), SPARSITY**2), np.ones((chains, 1))
+    overall = np.full((chains, 1), SPARSITY**2 if prior.sparse else 1.0)
+    overall_aid = np.ones((chains, 1))
     precision, lost = np.full((chains, n), 1 / 0.05**2), np.zeros((chains, n))  # of each row
     draws: list[tuple[Array, Array, Array]] = []
     for step in range(BURN_IN + DRAWS):
@@ -129,22 +143,19 @@ def sample_posterior(rows: Array, prior: Prior) -> Posterior:
         scale2 = 1 / _gamma(rng, (n - count) / 2 + 1, squares / 2 + SCALE**2)
         precision = np.where(is_slow, SLOW_STD**-2.0, trust / scale2)
         lost = np.where(is_slow, SLOW_MEAN, 0.0)
-        size = (weights[:, free:] / prior.held) ** 2
-        local = np.clip(1 / _gamma(rng, 1.0, 1 / local_aid + size / (2 * overall)), 1e-6, 1e6)
-        local_aid = 1 / _gamma(rng, 1.0, 1 + 1 / local)
-        total = (size / local).sum(axis=1, keepdims=True)
-        overall = np.clip(
-            1 / _gamma(rng, (p - free + 1) / 2, 1 / overall_aid + total / 2), 1e-8, 10.0
-        )
-        overall_aid = 1 / _gamma(rng, 1.0, SPARSITY**-2.0 + 1 / overall)
+        if prior.sparse:
+            size = (weights[:, free:] / prior.held) ** 2
+            local = np.clip(1 / _gamma(rng, 1.0, 1 / local_aid + size / (2 * overall)), 1e-6, 1e6)
+            local_aid = 1 / _gamma(rng, 1.0, 1 + 1 / local)
+            total = (size / local).sum(axis=1, keepdims=True)
+            overall = np.clip(
+                1 / _gamma(rng, (p - free + 1) / 2, 1 / overall_aid + total / 2), 1e-8, 10.0
+            )
+            overall_aid = 1 / _gamma(rng, 1.0, SPARSITY**-2.0 + 1 / overall)
         if step >= BURN_IN:
             draws.append((weights, np.sqrt(scale2)[:, 0], slow[:, 0]))
-    every_weight, every_scale, every_slow = zip(*draws, strict=True)
-    return Posterior(
-        weights=np.concatenate(every_weight),
-        scale=np.concatenate(every_scale),
-        slow=np.concatenate(every_slow),
-    )
+    weight, scale, share = (np.stack(one, axis=1) for one in zip(*draws, strict=True))
+    return [Posterior(weights=weight[c], scale=scale[c], slow=share[c]) for c in range(chains)]
 
 
 def _draw_weights(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from latency.noise import Noise
 from predictors.blocks import BlockCounts
 from predictors.calibration import folds, relative_std, widening
+from predictors.design import choose_rows
 from predictors.protocol import Floats, checked_latency
 from predictors.table import TERMS, TablePredictor
 from search_spaces.errors import UserError
@@ -19,6 +20,8 @@ LEAST_SUBNETS = 2
 UNFITTED_STD = 0.25
 DOUBTS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """How much the devices may differ in what they are slow at, as a share; chosen by the data."""
+EXPECTED_DOUBT = 0.3
+"""Before anything is measured."""
 ERROR = 0.02
 """What a subnet is expected to be missed by where the devices differ as believed."""
 
@@ -43,6 +46,16 @@ class TransferPredictor:
         self._weights: Floats | None = None
         self._counts = BlockCounts(source.space)
         self._block_terms = _block_terms(source, self._counts)
+
+    def propose(self, pool: Sequence[Architecture], count: int) -> list[Architecture]:
+        """The subnets of `pool` to measure on the new device; see `predictors.design`.
+
+        Raises:
+            UserError: The pool has fewer than `count`.
+        """
+        terms = self._terms(pool)
+        chosen = choose_rows(terms / terms[:, :1], count, precision=_penalty(terms, EXPECTED_DOUBT))
+        return [pool[index] for index in chosen]
 
     def fit(
         self,
@@ -125,7 +138,13 @@ def _weights(relative: Floats, doubt: float) -> Floats:
     """
     speed = 1 / float(np.median(relative[:, 0]))
     x = relative * speed
-    penalty = np.full(x.shape[1], (ERROR / doubt) ** 2)
-    penalty[0] = 1e-9
-    found: Floats = np.linalg.solve(x.T @ x + np.diag(penalty), x.sum(axis=0))
+    held = np.diag(_penalty(x, doubt))
+    found: Floats = np.linalg.solve(x.T @ x + held, x.sum(axis=0))
     return found * speed
+
+
+def _penalty(terms: Floats, doubt: float) -> Floats:
+    """Of the weights' squares, in units of that of a subnet's relative error, shape `(f,)`."""
+    penalty = np.full(terms.shape[1], (ERROR / doubt) ** 2)
+    penalty[0] = 1e-9
+    return penalty

@@ -305,8 +305,11 @@ def _told(front: Front, workload: str) -> list[str]:
 
 def _resource(latency: WorkloadLatency | None, name: str) -> Cell:
     value = getattr(latency, name, None)
-    is_size = name == "peak_memory_bytes"
-    return Cell(text=numbers.size(value) if is_size else numbers.significant(value), sort=value)
+    shown = numbers.size if name == "peak_memory_bytes" else numbers.significant
+    text, ends = shown(value), getattr(latency, f"{name}_interval", None)
+    if ends is not None and len(ends) == 2:
+        text += f" [{shown(ends[0])}, {shown(ends[1])}]"
+    return Cell(text=text, sort=value)
 
 
 def _front_row(subnet: FrontSubnet, told: Mapping[str, Sequence[str]], cached: bool) -> list[Cell]:

@@ -4,7 +4,7 @@ from search_spaces.blocks import Block, Cost, Workload
 from search_spaces.decoder import DecoderSpace
 from search_spaces.errors import InfeasibleError, UserError
 from search_spaces.families import space_from_json
-from search_spaces.sampling import sample_by_cost
+from search_spaces.sampling import sample_by_cost, sample_widely
 from search_spaces.space import Architecture, Choice, SearchSpace
 from search_spaces.transformer import Layer, Subnet, TransformerSpace
 from search_spaces.vit import VisionTransformerSpace
@@ -24,5 +24,6 @@ __all__ = [
     "VisionTransformerSpace",
     "Workload",
     "sample_by_cost",
+    "sample_widely",
     "space_from_json",
 ]

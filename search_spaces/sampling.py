@@ -49,6 +49,24 @@ def sample_by_cost(
     return list(found)
 
 
+def sample_widely(space: SearchSpace, count: int, rng: np.random.Generator) -> list[Architecture]:
+    """Architectures of all sizes and shapes: genes as such, and genes that lean to one end.
+
+    Args:
+        space: Where to sample.
+        count: How many are drawn; each comes back once.
+        rng: Source of randomness.
+
+    Returns:
+        Distinct architectures, the smallest and the largest first.
+    """
+    most = space.cardinalities - 1
+    uniform = rng.integers(0, space.cardinalities, (count - count // 2, space.dimensions))
+    leaning = rng.binomial(most, rng.random((count // 2, 1)), (count // 2, space.dimensions))
+    drawn = (space.decode(genes) for genes in np.concatenate([uniform, leaning]).astype(np.int64))
+    return list(dict.fromkeys([space.smallest, space.largest, *drawn]))
+
+
 def _walk_to(
     space: SearchSpace,
     cost: Callable[[Architecture], float],

@@ -190,10 +190,10 @@ class SearchSpace:
         return total
 
     def active_mask(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the genes count, shape `(d,)`, for choice indices of shape `(d,)`."""
-        mask = np.ones(self.dimensions, dtype=np.bool_)
+        """Which of the genes count, shape `(*batch, d)`, for choice indices of the same shape."""
+        mask = np.ones(genes.shape, dtype=np.bool_)
         for column, by_index, without in self._controllers:
-            mask &= by_index[genes[column]] if mask[column] else without
+            mask &= np.where(mask[..., column, None], by_index[genes[..., column]], without)
         return mask
 
     def canonical(self, genes: ArrayLike) -> NDArray[np.int64]:

@@ -51,7 +51,9 @@ def _export(directory: RunDirectory, file: Path) -> dict[str, Any]:
                 "one with --device, or run nas measure"
             )
         identity, used_at = tables[0]
-        entries = [(identity, row) for row in store.rows(identity)]
+        # A quick table takes standard rows where there are any
+        same = [one for one, _ in tables if replace(one, mode=identity.mode) == identity]
+        entries = [(one, row) for one in same for row in store.rows(one)]
     rows = write_table(file, entries)
     return {"file": str(file), "device": identity.device, "rows": rows, "used": used_at}
 
@@ -69,7 +71,7 @@ def _import(directory: RunDirectory, file: Path, name: str | None) -> dict[str, 
         "device": device,
         "rows": len(entries),
         "new_rows": new,
-        "known_device": device in list_devices(),
+        "has_profile": device in list_devices(),
     }
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from nas.search.registry import algorithm_names
+
 
 def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
     if list(values) != sorted(set(values)):
@@ -25,6 +27,12 @@ def _with_fp32(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError("names a format twice; name each once")
     return names
+
+
+def _algorithm(value: str) -> str:
+    if value not in algorithm_names():
+        raise ValueError(f"must be one of {', '.join(algorithm_names())}")
+    return value
 
 
 def _listed(value: object) -> object:
@@ -281,8 +289,8 @@ class SearchConfig(Section):
     )
     bounds: Names = Field(default=(), description="Bounds, such as latency_ms <= 5.")
     budget: Count = Field(default=400, description="Subnets whose quality is evaluated, at most.")
-    algorithm: Literal["auto", "nsga2", "random"] = Field(
-        default="auto", description="The search algorithm; auto chooses."
+    algorithm: Annotated[str, AfterValidator(_algorithm)] = Field(
+        default="auto", description=f"The search algorithm: {', '.join(algorithm_names())}."
     )
     population: Annotated[int, Field(strict=True, ge=2)] = Field(
         default=30, description="Subnets of a generation."

@@ -12,7 +12,7 @@ import torch
 from latency.absent import stored_measurements
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend
-from latency.backends import open_backend
+from latency.backends import BACKENDS, open_backend
 from latency.chains import whole_inputs
 from latency.devices import list_devices
 from latency.export import build_key, export_network, known_artifact
@@ -90,6 +90,19 @@ class DeviceLab:
     def compiler(self) -> DeviceBackend:
         """What makes the device's files; where it is not at hand, ONNX files are what there is."""
         return self.backend if self.absence is None else OnnxRuntimeBackend(threads=1)
+
+    @cached_property
+    def stand_in(self) -> str | None:
+        """What to know of files that are not those that the device runs; None where they are."""
+        identity = None if self.absence is None else self.tables.last()
+        if identity is None or BACKENDS[identity.backend].suffix == self.compiler.suffix:
+            return None
+        suffix = BACKENDS[identity.backend].suffix
+        return (
+            f"device {identity.device} is not at hand, so that its files are ONNX in "
+            f"{self.compiler.precision}; its latencies are those of {identity.backend} in "
+            f"{identity.precision}: make its {suffix} of them where it is"
+        )
 
     @cached_property
     def fingerprint(self) -> Mapping[str, str]:

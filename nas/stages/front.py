@@ -12,7 +12,7 @@ import numpy as np
 from latency.compute_plan import compute_plan_of
 from latency.device_profile import DeviceProfile
 from latency.measurement import FAILED, Measurement
-from latency.resources import resource_of
+from latency.resources import amounts_of, resource_fields
 from nas.atomic import read_json, write_json
 from nas.progress import progress
 from nas.run import Run
@@ -52,6 +52,8 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         workload: [subnet.artifacts[workload] for subnet in exported]
         for workload in exporter.lab.workloads
     }
+    if exporter.lab.stand_in is not None:
+        run.console.print(exporter.lab.stand_in, highlight=False, soft_wrap=True, markup=False)
     measured = exporter.lab.measure_whole(by_workload, "Measuring the front")
     subnets = []
     for index, (subnet, point) in enumerate(zip(exported, points, strict=True)):
@@ -120,7 +122,7 @@ def describe(
         name: {
             "predicted_ms": float(objectives.predictors[name].predict([arch])[0][0]),
             "measured_ms": measured_json(result),
-            **resource_of(result),
+            **resource_fields(amounts_of(result)),
             **compute_plan_of(subnet.artifacts[name], lab.fingerprint, lab.store),
             "file": subnet.artifacts[name].path.name,
         }
@@ -147,6 +149,7 @@ def describe(
         "size_bytes": cost.size_bytes,
         "kv_cache_bytes": cost.kv_cache_bytes,
         "precision": _precision(exporter, arch),
+        **({} if lab.stand_in is None else {"note": lab.stand_in}),
         **_other_schemes(exporter, arch),
         "export": export,
     }
@@ -206,6 +209,7 @@ def how_to_feed(exporter: Exporter, subnet: Exported, entry: Mapping[str, Any]) 
         "model": artifact.path.name,
         "sha256": artifact.sha256,
         "runtime": _runtime(lab.profile),
+        **({} if lab.stand_in is None else {"note": lab.stand_in}),
         "inputs": [
             {
                 "name": port.name,

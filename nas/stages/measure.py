@@ -18,16 +18,14 @@ from nas.atomic import write_json
 from nas.progress import progress
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab, random_subnets
-from nas.stages.prediction import Prediction
+from nas.stages.prediction import WITHOUT_TABLE, Prediction
 from nas.stages.resources import fit_resources, wanted_resources
 from nas.stages.supernet import build_space
 from nas.stages.whole_subnets import WholeSubnet
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import Correction
-from search_spaces import TransformerSpace, UserError, sample_by_cost
+from search_spaces import TransformerSpace, UserError
 
-WITHOUT_TABLE = ("learned", "transfer")
-"""Values of `latency.predictor` that measure no blocks."""
 Fits = dict[str, tuple[ArchitecturePredictor, dict[str, Any]]]
 """By workload: a predictor, and what `table.json` keeps of it."""
 
@@ -126,11 +124,8 @@ def prepare(
     """
     kind = lab.run.config.latency.predictor
     architectures = {
-        name: sample_by_cost(
-            lab.space,
-            Prediction(lab.run, lab.space, LatencyTable(()), name, kind).size,
-            lab.run.config.latency.correction_subnets,
-            np.random.default_rng(lab.run.config.seed),
+        name: Prediction(lab.run, lab.space, LatencyTable(()), name, kind).propose(
+            lab.run.config.latency.correction_subnets
         )
         for name in lab.workloads
     }
@@ -188,19 +183,20 @@ def _stored_table(
     assert identity is not None
     _say(
         lab.run,
-        f"{lab.absence}; its stored {identity.mode} table is used, and nothing is measured on it",
+        f"{lab.absence}; its stored {' and '.join(lab.tables.modes(identity))} table is used, and "
+        "nothing is measured on it",
     )
     without = lab.run.config.latency.predictor in WITHOUT_TABLE
     table = LatencyTable(()) if without else lab.tables.stored(identity)
     subnets: dict[str, list[WholeSubnet]] = {name: [] for name in lab.workloads}
-    for row in lab.tables.stored_subnets(identity):
+    for mode, row in lab.tables.stored_subnets(identity):
         try:
             arch = lab.space.architecture(row.widths)
         except UserError:  # of another space
             continue
         for name, workload in lab.workloads.items():
             if row.workload == workload:
-                subnets[name].append(WholeSubnet.of_row(arch, row))
+                subnets[name].append(WholeSubnet.of_row(arch, row, mode))
     return table, *_fit(lab, table, subnets)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from latency.noise import Noise
@@ -17,8 +18,19 @@ from predictors.protocol import ArchitecturePredictor
 from predictors.regressors import REGRESSORS
 from predictors.table import Correction, TablePredictor
 from predictors.transfer import TransferPredictor
-from search_spaces import Architecture, Block, TransformerSpace, UserError
+from search_spaces import (
+    Architecture,
+    Block,
+    TransformerSpace,
+    UserError,
+    sample_by_cost,
+    sample_widely,
+)
 
+WITHOUT_TABLE = ("learned", "transfer")
+"""Values of `latency.predictor` that measure no blocks."""
+POOL = 2000
+"""Subnets among which those to measure are chosen."""
 Whole = Sequence[Mapping[str, Any]]
 """Whole subnets as they stand in `table.json`."""
 
@@ -43,13 +55,23 @@ class Prediction:
         self.workload = workload
         self.kind = kind
 
-    @property
-    def size(self) -> Callable[[Architecture], float]:
-        """What subnets to measure are spread over: a first guess of their latency."""
+    def propose(self, count: int) -> list[Architecture]:
+        """Whole subnets to measure, at most `count`: those that say most of all others.
+
+        A table is corrected by subnets of all sizes; what is learned without one, by a design
+        (`predictors.design`) over a few thousand subnets.
+        """
+        rng = np.random.default_rng(self.run.config.seed)
+        if self.kind not in WITHOUT_TABLE:
+            load = self.run.config.calls[self.workload]
+            return sample_by_cost(
+                self.space, lambda arch: float(self.space.cost(arch, load).macs), count, rng
+            )
+        pool = sample_widely(self.space, POOL, rng)
+        predictor: LearnedPredictor | TransferPredictor = LearnedPredictor(self.space)
         if self.kind == "transfer":
-            return self._source().latency_ms
-        load = self.run.config.calls[self.workload]
-        return lambda arch: float(self.space.cost(arch, load).macs)
+            predictor = TransferPredictor(self._source())
+        return predictor.propose(pool, count) if 0 < count < len(pool) else pool[:count]
 
     def fit(
         self, architectures: Sequence[Architecture], latency_ms: ArrayLike, noise: Noise
@@ -81,19 +103,18 @@ class Prediction:
                 coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
             )
             return TablePredictor(self.space, self.table, self.workload, correction)
-        chosen: LearnedPredictor | TransferPredictor
-        if fit["kind"] == "transfer":
-            chosen = TransferPredictor(self._source())
-        else:
-            chosen = LearnedPredictor(self.space, fit["kind"])
         measured = [
             (self.space.architecture(entry["architecture"]), entry["measured_ms"])
             for entry in whole
             if entry["workload"] == self.workload and entry["measured_ms"] is not None
         ]
-        chosen.fit([arch for arch, _ in measured], [latency for _, latency in measured])
-        chosen.std = fit["std"]
-        return chosen
+        architectures, latency_ms = [arch for arch, _ in measured], [ms for _, ms in measured]
+        if fit["kind"] != "transfer":
+            learned = LearnedPredictor(self.space, fit["kind"])
+            return learned.restore(architectures, latency_ms, fit["std"])
+        transfer = TransferPredictor(self._source()).fit(architectures, latency_ms)
+        transfer.std = fit["std"]
+        return transfer
 
     def _candidates(self) -> dict[str, ArchitecturePredictor]:
         """By name, the simpler first."""

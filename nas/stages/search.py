@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.atomic import write_json
+from nas.atomic import read_json, write_json
 from nas.config import COSTS, QUALITIES
 from nas.progress import progress
 from nas.run import Run
@@ -128,8 +128,10 @@ def refuse_impossible(run: Run, space: TransformerSpace, *, measured: bool) -> N
 def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str, Any]:
     """Search; qualities that the store holds are not evaluated again.
 
-    Leaves `search.json`. Interrupted and started again, it asks the same questions, gets the known
-    answers from the store, and ends with the identical front.
+    What the store holds when a search is started for the first time, from other devices or other
+    settings, is known to it from the beginning and costs no budget. Leaves `search.json`.
+    Interrupted and started again, it knows the same, asks the same questions, gets the answers
+    from the store, and ends with the identical front.
 
     Raises:
         NothingFeasibleError: No architecture is within the bounds.
@@ -145,6 +147,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     if "size_bytes" in objectives.cheap:
         costs.append(block_bytes(space, objectives.workload))
     before = run.store.count()
+    known = known_evaluations(run, supernet.hash, objectives)
 
     def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         found = supernet.metrics(architectures, "validation")
@@ -153,7 +156,8 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     with progress(run.console, "Searching", settings.budget) as update:
 
         def report(result: SearchResult) -> None:
-            done, found = len(result.architectures), len(objectives.front(result))
+            done = len(result.architectures) - result.known
+            found = len(objectives.front(result))
             update(done, f"{done} subnets, {found} on the front")
 
         result = search(
@@ -168,6 +172,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             on_batch=report,
             objective_names=objectives.columns,
             population=settings.population,
+            known=known,
         )
     require_feasible(result)
     front = objectives.front(result)
@@ -187,6 +192,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             "algorithm": settings.algorithm,
             "budget": settings.budget,
             "seed": run.config.seed,
+            "known": result.known,
             "evaluated": [
                 {"architecture": dict(arch), "values": row}
                 for arch, row in zip(result.architectures, values.tolist(), strict=True)
@@ -204,8 +210,41 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     new = run.store.count() - before
     return {
         "evaluated": len(result.architectures),
+        "known_before": result.known,
         "evaluated_now": new,
         "front": len(front),
+    }
+
+
+def known_evaluations(
+    run: Run, supernet_hash: str, objectives: Objectives
+) -> dict[Architecture, list[float]]:
+    """What a search knows before it asks, in the order in which it was evaluated.
+
+    That is what the store held when a search with these settings was first started on this device.
+    How much that was is kept in the run directory: a search that goes on must not take its own
+    evaluations for known ones. The store only grows, so a number is enough.
+    """
+    settings = run.config.search
+    search = {
+        "supernet": supernet_hash,
+        "objectives": list(objectives.columns),
+        "bounds": list(settings.bounds),
+        "algorithm": settings.algorithm,
+        "population": settings.population,
+        "seed": run.config.seed,
+    }
+    every = run.store.all(supernet_hash, "validation")
+    path = run.directory.search_start
+    start = read_json(path) if path.exists() else {}
+    if start.get("search") != search:
+        start = {"schema": 1, "search": search, "known": len(every)}
+        write_json(path, start)
+    names = objectives.evaluated
+    return {
+        arch: [metrics[name] for name in names]
+        for arch, metrics in list(every.items())[: start["known"]]
+        if all(name in metrics for name in names)
     }
 
 

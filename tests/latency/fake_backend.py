@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -52,6 +53,10 @@ class FakeBackend:
 
     def fingerprint(self) -> Mapping[str, str]:
         return self.facts
+
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        return {}
 
     def build_facts(self) -> Mapping[str, str]:
         return ONNX_FACTS

@@ -3,10 +3,12 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latency import host_facts, nvidia
+from latency.absent import profile_of
 from latency.backends import open_backend
 from latency.device_profile import DeviceProfile
 from latency.devices import BOARDS, builtin_devices, get_device, list_devices, obstacle
@@ -14,7 +16,9 @@ from latency.doctor import doctor
 from latency.lease import device_lease
 from latency.preparation import Preparation
 from latency.remote_profile import clean_device
+from latency.table_store import TableIdentity
 from search_spaces.errors import UserError
+from tests.latency import contract
 from tests.latency.remote_device import Device
 
 
@@ -63,6 +67,8 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("options: fast", "options 'fast' of device bad is not a mapping"),
         ("options: {1: 2}", "is not a mapping"),
         ("name: ../up", "use letters"),
+        ("backend: torch\nspinning: true", "spinning True of device bad is for backend onnxrunt"),
+        ("backend: coreml\nthreads: 2", "threads 2 of device bad is for backend onnxruntime and "),
         ("affinity: [x]", "device bad: affinity ['x'] is not a list of CPUs; write [2, 3], say"),
         ("threads: 3\naffinity: [1, 2]", "threads 3 of device bad are more than the 2 CPUs of"),
         ("prepare: performance", "prepare 'performance' is not a mapping; write `prepare:`"),
@@ -129,6 +135,43 @@ def test_what_cannot_be_prepared_is_told() -> None:
         "there, run `sudo cpupower frequency-set -g performance`",
         "cool_to_c 60: pi tells no temperature",
     ]
+
+
+@pytest.mark.parametrize(
+    ("backend", "keys"),
+    [
+        ("onnxruntime", {"spinning": True, "options": {"arena": True, "depth": 3}, "threads": 2}),
+        ("onnxruntime", {"provider": "CUDAExecutionProvider"}),
+        ("torch", {"options": {"device": "cuda", "precision": "fp16", "cuda_graph": False}}),
+        ("torch", {"options": {"mode": "compile"}}),
+        ("tensorrt", {"options": {"precision": "fp16", "fp32_parts": ["head", "attention.*"]}}),
+        ("tensorrt_rtx", {"options": {"tf32": True, "cuda_graph": False}}),
+        ("coreml", {"options": {"compute_units": "cpu-and-ne", "target": "iphone"}}),
+    ],
+)
+def test_a_fingerprint_tells_the_options(backend: str, keys: dict[str, Any]) -> None:
+    profile = DeviceProfile(name="x", backend=backend, **keys)
+    opened = open_backend(profile)
+    here = opened.place.describe()
+    there = {**here, "packages": dict.fromkeys(host_facts.RUNTIMES, "1.0"), "cpus": [0, 1]}
+    opened.place._description = there  # type: ignore[attr-defined] # as if all were installed
+    fingerprint = opened.fingerprint()
+    contract.check_keys_of(profile, fingerprint)
+    identity = TableIdentity(
+        device="x",
+        backend=backend,
+        precision=opened.precision,
+        threads=profile.threads,
+        mode="quick",
+        protocol=1,
+        fingerprint=fingerprint,
+        network={},
+    )
+    assert profile_of(identity).name == "x"
+    with pytest.raises(UserError, match=f"table of x does not tell how {backend} ran: .* lacks '"):
+        profile_of(replace(identity, fingerprint={"soc": "?"}))
+    with pytest.raises(UserError, match="table of x is of backend 'abacus', which is not one of"):
+        profile_of(replace(identity, backend="abacus"))
 
 
 def test_open_too_many_threads() -> None:

@@ -11,7 +11,7 @@ from nas.config import validate
 from nas.run import Run
 from nas.stages.prediction import Prediction
 from nas.stages.supernet import build_space
-from search_spaces import UserError, sample_by_cost
+from search_spaces import UserError
 from tests.predictors.simulated_device import measured_table, measured_whole, random_device
 
 CONFIG = {
@@ -69,7 +69,7 @@ def test_it_comes_back(run, kind, subnets, fitted):
     known_device(run, space, random_device(rng), rng)
     table = measured_table(law, 0.01, rng, space=space) if fitted else LatencyTable(())
     prediction = Prediction(run, space, table, "latency", kind)
-    architectures = sample_by_cost(space, prediction.size, subnets, rng)
+    architectures = prediction.propose(subnets)
     latency = measured_whole(law, architectures, 0.01, rng, space=space)
     predictor, fit = prediction.fit(architectures, latency, Noise(own=0.01, shared=0.02))
     if fitted:

@@ -231,8 +231,8 @@ def test_more_initial_architectures_than_the_population_are_all_evaluated():
 def test_every_batch_is_reported():
     seen = []
     result = search(LARGE, Store(LARGE).evaluate, budget=45, batch=20, on_batch=seen.append)
-    assert [len(partial.architectures) for partial in seen] == [20, 30, 45]
-    assert result.batches == (20, 30, 45)
+    assert [len(partial.architectures) for partial in seen] == [20, 40, 45]
+    assert result.batches == (20, 40, 45)
     assert same(seen[-1], result)
     history = result.hypervolume_history()
     assert (np.diff(history) >= 0).all()
@@ -274,7 +274,7 @@ def test_what_evaluate_raises_is_passed_on():
         ({"seed": -1}, "seed -1 is below 0"),
         ({"population": 1}, "population 1 is below 2"),
         ({"batch": 0}, "batch 0 is below 1"),
-        ({"algorithm": "nsga9"}, "algorithm 'nsga9' is not known; choose one of auto, nsga2"),
+        ({"algorithm": "nsga9"}, "algorithm 'nsga9' is not known; choose one of auto, .*nsga2"),
         ({"constraints": ["a <= 1"]}, "give objective_names"),
         ({"constraints": ["c <= 1"], "objective_names": ["a", "b"]}, "'c' is not an objective"),
         ({"objective_names": ["a", "a"]}, "are not distinct"),

@@ -161,3 +161,49 @@ def test_predicting_needs_a_fit_and_the_same_columns():
     x, y = measured(10)
     with pytest.raises(UserError, match="3 columns, those learned from 4"):
         LatencyPredictor().fit(x, y).predict(x[:, :3])
+
+
+def test_chosen_rows_say_more_than_random_ones():
+    unseen, truth = measured(500, seed=1, noise=0.0)
+    chosen, random = [], []
+    for seed in range(8):
+        x, y = measured(300, seed=40 + seed, noise=0.03)
+        rows = LatencyPredictor.propose(x, 8)
+        assert len(set(rows.tolist())) == 8
+        for found, kept in ((chosen, rows), (random, np.arange(8))):
+            found.append(mape(LatencyPredictor().fit(x[kept], y[kept]).predict(unseen)[0], truth))
+    assert np.mean(chosen) < 0.8 * np.mean(random)
+
+
+def test_with_a_known_device_other_rows_are_chosen():
+    known = LatencyPredictor().fit(*measured(400))
+    x, _ = another_device(300, seed=1)
+    rows = LatencyPredictor.propose(x, 10, source=known)
+    assert rows.tolist() != LatencyPredictor.propose(x, 10).tolist()
+    unseen, truth = another_device(500, seed=50)
+    chosen, random = [], []
+    for seed in range(6):
+        x, y = another_device(300, seed=60 + seed)
+        for found, kept in (
+            (chosen, LatencyPredictor.propose(x, 8, source=known)),
+            (random, np.arange(8)),
+        ):
+            fitted = LatencyPredictor().fit(x[kept], y[kept], source=known)
+            found.append(mape(fitted.predict(unseen)[0], truth))
+    assert np.mean(chosen) < np.mean(random)
+
+
+def test_units_do_not_matter_to_what_is_chosen():
+    x, _ = measured(100)
+    rows = LatencyPredictor.propose(x, 6)
+    np.testing.assert_array_equal(LatencyPredictor.propose(x * [1, 1, 1e-6, 1e3], 6), rows)
+
+
+def test_what_cannot_be_chosen():
+    x, y = measured(10)
+    with pytest.raises(UserError, match="11 architectures to measure cannot be chosen from 10"):
+        LatencyPredictor.propose(x, 11)
+    with pytest.raises(UserError, match="call fit first"):
+        LatencyPredictor.propose(x, 5, source=LatencyPredictor())
+    with pytest.raises(UserError, match="3 columns, those learned from 4"):
+        LatencyPredictor.propose(x[:, :3], 5, source=LatencyPredictor().fit(x, y))

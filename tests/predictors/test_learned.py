@@ -9,7 +9,7 @@ from latency.noise import Noise
 from predictors.accuracy import mape
 from predictors.learned import LearnedPredictor
 from predictors.regressors import REGRESSORS
-from search_spaces import UserError
+from search_spaces import UserError, sample_by_cost, sample_widely
 from tests.predictors.simulated_device import SPACE, draw, measured_whole, random_device
 
 
@@ -88,3 +88,37 @@ def test_what_cannot_be_learned():
         LearnedPredictor(SPACE).fit(draw(4, np.random.default_rng(0)), [1.0] * 4)
     with pytest.raises(UserError, match=r"latency -1\.0 ms"):
         LearnedPredictor(SPACE).fit(draw(6, np.random.default_rng(0)), [1.0] * 5 + [-1.0])
+
+
+def test_chosen_subnets_say_more_than_ones_of_all_sizes():
+    errors = {"chosen": [], "spread": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        law, unseen = random_device(rng), draw(60, rng)
+        spread = sample_by_cost(SPACE, lambda arch: float(SPACE.cost(arch).macs), 14, rng)
+        chosen = LearnedPredictor(SPACE).propose(sample_widely(SPACE, 500, rng), 14)
+        for name, fitted in (("chosen", chosen), ("spread", spread)):
+            predictor = LearnedPredictor(SPACE)
+            predictor.fit(fitted, measured_whole(law, fitted, 0.01, rng))
+            truth = measured_whole(law, unseen, 0.0, rng)
+            errors[name].append(mape(predictor.predict(unseen)[0], truth))
+    assert np.mean(errors["chosen"]) < 0.9 * np.mean(errors["spread"])
+
+
+@pytest.mark.parametrize("regressor", list(REGRESSORS))
+def test_restored_it_predicts_the_same_in_a_fraction_of_the_time(regressor, monkeypatch):
+    rng = np.random.default_rng(0)
+    fitted, unseen = draw(25, rng), draw(20, rng)
+    latency = measured_whole(random_device(rng), fitted, 0.01, rng)
+    first = LearnedPredictor(SPACE, regressor).fit(fitted, latency)
+    learned = []
+
+    def counted(terms, values, learn=REGRESSORS[regressor]):
+        learned.append(len(values))
+        return learn(terms, values)
+
+    monkeypatch.setitem(REGRESSORS, regressor, counted)
+    again = LearnedPredictor(SPACE, regressor).restore(fitted, latency, first.std)
+    assert learned == [25]  # once, and not again for each fold
+    for one, other in zip(first.predict(unseen), again.predict(unseen), strict=True):
+        np.testing.assert_array_equal(one, other)

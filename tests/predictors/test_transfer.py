@@ -7,7 +7,7 @@ from predictors.accuracy import mape
 from predictors.learned import LearnedPredictor
 from predictors.table import TablePredictor
 from predictors.transfer import TransferPredictor
-from search_spaces import UserError, sample_by_cost
+from search_spaces import UserError, sample_by_cost, sample_widely
 from tests.predictors.simulated_device import (
     SPACE,
     draw,
@@ -79,3 +79,21 @@ def test_what_cannot_be_fitted():
         TransferPredictor(other).predict([SPACE.largest])
     with pytest.raises(UserError, match="1 whole subnets are too few"):
         TransferPredictor(other).fit([SPACE.largest], [1.0])
+
+
+def test_chosen_subnets_say_more_than_ones_of_all_sizes():
+    errors = {"chosen": [], "spread": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        known, new = random_device(rng), random_device(rng)
+        other = source(known, rng)
+        pool, unseen = sample_widely(SPACE, 500, rng), draw(60, rng)
+        for name, fitted in (
+            ("chosen", TransferPredictor(other).propose(pool, 8)),
+            ("spread", sample_by_cost(SPACE, other.latency_ms, 8, rng)),
+        ):
+            assert len(set(fitted)) == 8
+            latency = measured_whole(new, fitted, 0.01, rng)
+            mean, _ = TransferPredictor(other).fit(fitted, latency).predict(unseen)
+            errors[name].append(mape(mean, measured_whole(new, unseen, 0.0, rng)))
+    assert np.mean(errors["chosen"]) < 0.9 * np.mean(errors["spread"])

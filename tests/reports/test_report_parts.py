@@ -110,7 +110,7 @@ def test_resources_have_columns_where_the_device_tells(tmp_path):
     assert {len(row) for row in rows} == {len(columns)}
     at = labels.index("decode: energy mJ")
     assert labels[at - 1 : at + 2 : 2] == ["decode: measured ms", "decode: peak memory"]
-    assert [row[at].text for row in rows[:2]] == ["12.3", numbers.MISSING]
+    assert [row[at].text for row in rows[:2]] == ["12.3 [12.2, 12.5]", numbers.MISSING]
     assert [row[at + 1].sort for row in rows[:2]] == [1536, 1537]
     first = sections.cards(data, limits([]))[1]
     assert [line.partition(":")[0] for line in first.plans] == ["prefill", "decode"]

@@ -5,7 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from search_spaces import DecoderSpace, SearchSpace, VisionTransformerSpace, sample_by_cost
+from search_spaces import (
+    DecoderSpace,
+    SearchSpace,
+    VisionTransformerSpace,
+    sample_by_cost,
+    sample_widely,
+)
 
 VISION = VisionTransformerSpace(
     image_size=8,
@@ -132,3 +138,16 @@ def test_single_samples_are_uniform_over_size_too():
     counts, _ = np.histogram(shares, bins=4, range=(0, 1))
     assert counts.min() > 0.15 * 300
     assert counts.max() < 0.35 * 300
+
+
+def test_a_wide_sample_holds_what_uniform_genes_would_not():
+    found = sample_widely(TEXT, 400, np.random.default_rng(0))
+    assert found[:2] == [TEXT.smallest, TEXT.largest]
+    assert len(found) == len(set(found)) <= 402
+    assert all(arch in TEXT for arch in found)
+    sizes = np.array([macs(TEXT)(arch) for arch in found])
+    rng = np.random.default_rng(0)
+    uniform = np.array([macs(TEXT)(TEXT.sample(rng)) for _ in range(400)])
+    half = macs(TEXT)(TEXT.largest) / 2
+    assert (sizes > half).mean() > (uniform > half).mean()
+    assert (sizes < half).mean() > 0.2

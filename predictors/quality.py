@@ -1,0 +1,123 @@
+"""Predicts an objective of architectures from few evaluations, with all of its uncertainty."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.gaussian_process import GaussianProcess, Inputs, Weights
+from predictors.gene_features import GeneFeatures
+from predictors.warps import Warp, warps
+from search_spaces.space import SearchSpace
+
+Floats = NDArray[np.float64]
+Genes = NDArray[np.int64]
+
+_STEPS = (4, 5)
+_FEW = 200
+_MANY = 400
+_GROWTH = 1.2
+
+
+class QualityPredictor:
+    """A Gaussian process on the scale that predicts best what it was not told.
+
+    Args:
+        space: The search space.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._features = GeneFeatures(space)
+        self._weights: Weights | None = None
+        self._warp: Warp | None = None
+        self._choice = 0
+        self._learned_from = 0
+        self._center: Floats = np.zeros(0)
+        self._spread: Floats = np.ones(0)
+        self._process: GaussianProcess | None = None
+        self._constant = 0.0
+
+    def fit(self, genes: Genes, known: Floats, values: Floats) -> None:
+        """Learn from evaluations.
+
+        Args:
+            genes: Choice indices, shape `(n, d)`.
+            known: What else is known of each, shape `(n, k)`; such as its cost.
+            values: The objective, shape `(n,)`, finite.
+        """
+        context = self._context(genes, known)
+        self._center = context.mean(axis=0)
+        self._spread = np.where(context.std(axis=0) > 0, context.std(axis=0), 1.0)
+        if values.max() <= values.min():
+            self._process, self._constant = None, float(values[0])
+            return
+        inputs = self.inputs(genes, known)
+        if self._process is None or len(values) >= _GROWTH * self._learned_from:
+            self._choose(inputs, values)
+            self._learned_from = len(values)
+        scales = list(warps(values))
+        self._warp = scales[min(self._choice, len(scales) - 1)]
+        self._process = GaussianProcess(self._features.groups, self._weights)
+        self._process.condition(inputs, self._warp.forward(values))
+
+    def _choose(self, inputs: Inputs, values: Floats) -> None:
+        """Find the scale, by density left out one by one, and the weights."""
+        few = _spread_rows(len(values), _FEW)
+        best = -np.inf
+        for index, warp in enumerate(warps(values)):
+            process = GaussianProcess(self._features.groups, self._weights)
+            targets = warp.forward(values)
+            process.learn(inputs.take(few), targets[few], _STEPS[0])
+            process.condition(inputs.take(few), targets[few])
+            density = float((process.log_density() + warp.log_slope(values[few])).mean())
+            if density > best + 1e-3:
+                best, self._choice = density, index
+                chosen, start = warp, process.weights
+        rows = _spread_rows(len(values), _MANY)
+        process = GaussianProcess(self._features.groups, start)
+        process.learn(inputs.take(rows), chosen.forward(values)[rows], _STEPS[1])
+        self._weights = process.weights
+
+    def inputs(self, genes: Genes, known: Floats) -> Inputs:
+        """What the process looks at, for choice indices `(k, d)`."""
+        context = (self._context(genes, known) - self._center) / self._spread
+        return Inputs(features=self._features(genes), context=context)
+
+    def _context(self, genes: Genes, known: Floats) -> Floats:
+        return np.column_stack([self._features.size(genes), known])
+
+    def mean(self, inputs: Inputs) -> Floats:
+        """Median of each prediction, shape `(k,)`, in the unit of the values."""
+        if self._process is None or self._warp is None:
+            return np.full(len(inputs), self._constant)
+        return self._warp.inverse(self._process.mean(inputs))
+
+    def sample(self, inputs: Inputs, count: int, rng: np.random.Generator) -> Floats:
+        """Values that may be, drawn together, shape `(count, k)`."""
+        if self._process is None or self._warp is None:
+            return np.full((count, len(inputs)), self._constant)
+        mean, covariance = self._process.posterior(inputs)
+        noise = self._process.weights.noise
+        covariance[np.diag_indices_from(covariance)] += noise
+        root = _root(covariance)
+        draws = rng.standard_normal((count, len(inputs)))
+        return self._warp.inverse(mean + draws @ root.T)
+
+
+def _spread_rows(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of `count` rows, evenly spaced."""
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _root(covariance: Floats) -> Floats:
+    """Lower triangle whose square is the covariance, or nearly."""
+    size = float(np.trace(covariance)) / max(1, len(covariance))
+    for jitter in (1e-9, 1e-7, 1e-5, 1e-3):
+        try:
+            ridge = jitter * size * np.eye(len(covariance))
+            return np.asarray(np.linalg.cholesky(covariance + ridge), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            continue
+    return np.diag(np.sqrt(np.maximum(np.diag(covariance), 0.0)))
