@@ -89,6 +89,11 @@ class RunDirectory:
         return self._of_device("search.json")
 
     @property
+    def search_start(self) -> Path:
+        """How many evaluations were there when the search began."""
+        return self._of_device("search-start.json")
+
+    @property
     def front(self) -> Path:
         """The exported and measured front."""
         return self._of_device("front.json")

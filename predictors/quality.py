@@ -13,6 +13,7 @@ from search_spaces.space import SearchSpace
 Floats = NDArray[np.float64]
 Genes = NDArray[np.int64]
 
+_STEPS = (4, 5)
 _FEW = 200
 _MANY = 400
 _GROWTH = 1.2
@@ -66,7 +67,7 @@ class QualityPredictor:
         for index, warp in enumerate(warps(values)):
             process = GaussianProcess(self._features.groups, self._weights)
             targets = warp.forward(values)
-            process.learn(inputs.take(few), targets[few], 4)
+            process.learn(inputs.take(few), targets[few], _STEPS[0])
             process.condition(inputs.take(few), targets[few])
             density = float((process.log_density() + warp.log_slope(values[few])).mean())
             if density > best + 1e-3:
@@ -74,7 +75,7 @@ class QualityPredictor:
                 chosen, start = warp, process.weights
         rows = _spread_rows(len(values), _MANY)
         process = GaussianProcess(self._features.groups, start)
-        process.learn(inputs.take(rows), chosen.forward(values)[rows], 5)
+        process.learn(inputs.take(rows), chosen.forward(values)[rows], _STEPS[1])
         self._weights = process.weights
 
     def inputs(self, genes: Genes, known: Floats) -> Inputs:

@@ -19,6 +19,14 @@ class Algorithm(Protocol):
     `tests/nas/test_search_algorithms.py`.
     """
 
+    @property
+    def batch(self) -> int:
+        """How many it would rather be asked for next, at least 1."""
+
+    @property
+    def expected_gain(self) -> float | None:
+        """Share by which the last `ask` is expected to raise the hypervolume; None if unknown."""
+
     def ask(self, count: int) -> list[Architecture]:
         """Architectures to evaluate next.
 
@@ -32,6 +40,8 @@ class Algorithm(Protocol):
 
     def tell(self, architectures: Sequence[Architecture], values: Floats) -> None:
         """Learn the values of the architectures of the last `ask`.
+
+        Before the first `ask` it may be told what was known before the search.
 
         Args:
             architectures: The n architectures, in the order of `ask`.

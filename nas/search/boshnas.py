@@ -53,6 +53,8 @@ class Boshnas:
         self._space = problem.space
         self._candidates = candidates
         self._rng = rng
+        self.batch = max(1, population // 3)
+        self.expected_gain = None
         self._queue = initial_population(problem, candidates, population, rng, initial)
         self._genes: Genes = np.zeros((0, problem.space.dimensions), dtype=np.int64)
         self._values = np.zeros((0, 0))

@@ -36,12 +36,22 @@ class Candidates:
         self._space = problem.space
         self._rng = rng
         self._bounded = bool(problem.cheap_constraints)
+        self.known = 0
+        """How many were evaluated before the search."""
         self._seen: set[Architecture] = set()
         self._feasible: list[Genes] = [] if anchor is None else [self._space.encode(anchor)]
         self._expanded = 0
         self._frontier: list[Genes] = []
         self._looked_at: set[bytes] = set()
         self._unlisted: list[Architecture] | None = None
+
+    def leave_out(self, architectures: Sequence[Architecture]) -> None:
+        """Count architectures that were evaluated before the search as seen."""
+        self.known = len(architectures)
+        self._seen.update(architectures)
+        holds = self._problem.cheap_violation(architectures) == 0
+        rows = self._space.encode_all(architectures)
+        self._feasible += list(rows[holds])
 
     def admit(
         self, proposals: Sequence[Genes] | Genes, count: int, repair: bool = True

@@ -1,6 +1,6 @@
 """The search loop: asks an algorithm, evaluates, tells, and keeps the record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ def search(
     objective_names: Sequence[str] | None = None,
     population: int = POPULATION,
     batch: int | None = None,
+    known: Mapping[Architecture, Sequence[float]] | None = None,
+    min_gain: float = 0.0,
 ) -> SearchResult:
     """Search for the Pareto front with at most `budget` evaluations.
 
@@ -54,7 +56,13 @@ def search(
         on_batch: Called with the result so far after every batch.
         objective_names: Names of the m + k columns; needed by bounds that say a name.
         population: Size of the initial population and of those that follow, at least 2.
-        batch: Architectures per call of `evaluate` at most; None means a third of the population.
+        batch: Architectures per call of `evaluate` at most; None lets the algorithm choose.
+        known: Evaluations of earlier searches: what `evaluate` gave, by architecture. They are part
+            of the result, cost no budget and are not asked for. A resumed search is the same only
+            if it is given the same ones in the same order.
+        min_gain: Stop when a batch is expected to raise the hypervolume by less than this share for
+            each of its evaluations; the batch is not evaluated. 0 never stops so. Algorithms
+            without expectations (see `Algorithm.expected_gain`) go on.
 
     Returns:
         Everything that was evaluated; `front` is empty if nothing meets the bounds (see
@@ -67,8 +75,10 @@ def search(
     _check_at_least("budget", budget, 1)
     _check_at_least("seed", seed, 0)
     _check_at_least("population", population, 2)
-    step = max(1, population // 3) if batch is None else batch
-    _check_at_least("batch", step, 1)
+    if not min_gain >= 0:
+        raise UserError(f"min_gain {min_gain} is below 0; give a share such as 0.0001, or 0")
+    if batch is not None:
+        _check_at_least("batch", batch, 1)
     start = algorithm_named(algorithm)
     problem = _problem(space, cheap, budget, constraints, objective_names)
     anchor = None
@@ -76,16 +86,25 @@ def search(
         anchor = nearest_feasible(
             space, cheap, problem.cheap_constraints, seed, problem.cheap_names
         )
+    record = _Record(problem)
     rng = np.random.default_rng(seed)
     candidates = Candidates(problem, rng, anchor)
+    if known:
+        record.add_known(known)
+        candidates.leave_out(record.architectures)
     searcher = start(
         problem, candidates=candidates, rng=rng, population=population, initial=initial
     )
-    record = _Record(problem)
-    while len(record) < budget:
-        asked = searcher.ask(min(step, budget - len(record)))
+    if known:
+        searcher.tell(tuple(record.architectures), record.values)
+    while record.evaluated < budget:
+        asked = searcher.ask(min(batch or searcher.batch, budget - record.evaluated))
         if not asked:
             break
+        gain = searcher.expected_gain
+        if gain is not None and gain < min_gain * len(asked):
+            break
+        record.expect(gain)
         costly = evaluate(asked)
         values = record.add(asked, costly)
         searcher.tell(asked, values)
@@ -142,45 +161,78 @@ def _problem(
 
 
 class _Record:
-    """The evaluations so far."""
+    """The evaluations so far, those known before the search first."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._architectures: list[Architecture] = []
+        self._known = 0
+        self.architectures: list[Architecture] = []
         self._seen: set[Architecture] = set()
         self._rows: list[Floats] = []
         self._batches: list[int] = []
+        self._expected: list[float | None] = []
         names = problem.objective_names
         self._width = None if names is None else len(names) - problem.cheap_width
 
-    def __len__(self) -> int:
-        return len(self._architectures)
+    @property
+    def evaluated(self) -> int:
+        """Number of evaluations of this search."""
+        return len(self.architectures) - self._known
+
+    @property
+    def values(self) -> Floats:
+        """All columns of all so far, shape `(n, m + k)`."""
+        width = (self._width or 0) + self._problem.cheap_width
+        return np.vstack(self._rows) if self._rows else np.zeros((0, width))
+
+    def add_known(self, known: Mapping[Architecture, Sequence[float]]) -> None:
+        """Begin with what is known.
+
+        Raises:
+            UserError: An architecture is not of the space, or the values are no finite numbers.
+        """
+        space = self._problem.space
+        canonical = [space.architecture(arch) for arch in known]
+        first = {arch: row for row, arch in reversed(list(enumerate(canonical)))}
+        rows = sorted(first.values())
+        costly = [list(values) for values in known.values()]
+        self._add([canonical[row] for row in rows], [costly[row] for row in rows], "known")
+        self._known = len(rows)
+
+    def expect(self, gain: float | None) -> None:
+        """Keep what the next batch is expected to add."""
+        self._expected.append(gain)
 
     def add(self, asked: Sequence[Architecture], costly: npt.ArrayLike) -> Floats:
         """Check and keep the values of a batch; all columns, shape `(n, m + k)`."""
         if len(set(asked)) != len(asked) or not self._seen.isdisjoint(asked):
             raise RuntimeError("the algorithm asked about an architecture twice")
-        evaluated = checked_values(costly, asked, self._width, "evaluate")
+        values = self._add(asked, costly, "evaluate")
+        self._batches.append(len(self.architectures))
+        return values
+
+    def _add(self, asked: Sequence[Architecture], costly: npt.ArrayLike, source: str) -> Floats:
+        evaluated = checked_values(costly, asked, self._width, source)
         self._width = evaluated.shape[1]
         values = np.hstack([evaluated, self._problem.cheap_values(asked)])
         self._seen.update(asked)
-        self._architectures += asked
+        self.architectures += asked
         self._rows.append(values)
-        self._batches.append(len(self))
         return values
 
     def result(self) -> SearchResult:
         """All so far."""
-        width = (self._width or 0) + self._problem.cheap_width
-        values = np.vstack(self._rows) if self._rows else np.zeros((0, width))
+        values = self.values
         front = feasible_front(values, self._problem.violation(values))
         values.flags.writeable = False
         front.flags.writeable = False
         return SearchResult(
-            architectures=tuple(self._architectures),
+            architectures=tuple(self.architectures),
             values=values,
             front=front,
             objective_names=self._problem.objective_names,
             constraints=self._problem.constraints,
+            known=self._known,
             batches=tuple(self._batches),
+            expected_gains=tuple(self._expected),
         )

@@ -77,6 +77,8 @@ class Evolution:
         self._candidates = candidates
         self._rng = rng
         self._size = population
+        self.batch = max(1, population // 3)
+        self.expected_gain = None
         self._make = selection
         self._selection: Selection | None = None
         self._queue = initial_population(problem, candidates, population, rng, initial)

@@ -22,6 +22,7 @@ from search_spaces import Architecture
 
 Mask = npt.NDArray[np.bool_]
 
+_BATCHES = (5, 20)
 _LEARNED_FROM = 1000
 _LISTED = 4096
 _GENERATIONS = 30
@@ -62,9 +63,24 @@ class Guided:
         self._number = RowHash(problem.space.dimensions)
         self._cheap_of: dict[int, Floats] = {}
         self._elite: Genes = self._genes
+        self._asked = 0
+        self.expected_gain: float | None = None
+
+    @property
+    def batch(self) -> int:
+        """Small at first, when every evaluation changes the predictions; see `Algorithm.batch`."""
+        if self._queue:
+            return min(len(self._queue), _BATCHES[1])
+        return int(np.clip(self._asked // 8, _BATCHES[0], _BATCHES[1]))
 
     def ask(self, count: int) -> list[Architecture]:
         """The initial population, then what promises the most; see `Algorithm.ask`."""
+        batch = self._next(count)
+        self._asked += len(batch)
+        return batch
+
+    def _next(self, count: int) -> list[Architecture]:
+        self.expected_gain = None
         if self._queue:
             batch, self._queue = self._queue[:count], self._queue[count:]
             return batch
@@ -183,12 +199,15 @@ class Guided:
         best = np.broadcast_to(best, (_SAMPLES, len(directions))).copy()
         tie = broken.mean(axis=0) * 1e-9
         chosen: list[int] = []
+        total, before = 0.0, float(best.mean())
         for _ in range(min(count, len(pool))):
             gain = np.maximum(reach - best[:, None, :], 0.0).mean(axis=(0, 2)) - tie
             gain[chosen] = -np.inf
             pick = int(np.argmax(gain))
             chosen.append(pick)
+            total += float(gain[pick])
             np.maximum(best, reach[:, pick], out=best)
+        self.expected_gain = total / before if before > 0 else None
         return np.array(chosen, dtype=np.int64)
 
 

@@ -22,7 +22,8 @@ def initial_population(
     """Distinct architectures to begin with.
 
     Those of `initial` that meet the cheap bounds come first, all of them; then the smallest and
-    the largest (moved into the bounds), then samples spread over size until there are `count`.
+    the largest (moved into the bounds), then samples spread over size until there are `count`
+    with those that are known already.
     Size is the first cheap column; without one, the mean level of the genes.
 
     Args:
@@ -33,9 +34,10 @@ def initial_population(
         initial: Architectures that the caller wants to see evaluated.
 
     Returns:
-        At least `count` architectures if the space has so many.
+        At least `count` architectures, less those that are known, if the space has so many.
     """
     space = problem.space
+    count = max(0, count - candidates.known)
     given = [space.encode(space.architecture(arch)) for arch in initial]
     found = candidates.admit(given, len(given), repair=False)
     ends = [space.encode(space.smallest), space.encode(space.largest)]

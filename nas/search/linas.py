@@ -47,10 +47,12 @@ class Linas:
         self._space = problem.space
         self._candidates = candidates
         self._rng = rng
-        self._size = population
+        self._size = self.batch = population
+        self.expected_gain = None
         given = [self._space.encode(self._space.architecture(arch)) for arch in initial]
         self._queue = candidates.admit(given, len(given), repair=False)
-        self._queue += candidates.fill(population - len(self._queue))
+        missing = population - len(self._queue) - candidates.known
+        self._queue += candidates.fill(max(0, missing))
         self._genes: list[Genes] = []
         self._values: list[Floats] = []
         self._choices: list[Any] = []

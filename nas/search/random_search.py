@@ -21,7 +21,9 @@ class RandomSearch:
         population: int,
         initial: Sequence[Architecture],
     ) -> None:
-        del rng, population
+        del rng
+        self.batch = max(1, population // 3)
+        self.expected_gain = None
         self._candidates = candidates
         given = [problem.space.encode(problem.space.architecture(arch)) for arch in initial]
         self._queue = candidates.admit(given, len(given), repair=False)

@@ -15,11 +15,11 @@ from search_spaces import Architecture
 class SearchResult:
     """All evaluations of a search, in order, and which of them are on the front.
 
-    Nothing in it is predicted: every row of `values` was evaluated.
+    Nothing in it is predicted: every row of `values` was evaluated, here or earlier.
     """
 
     architectures: tuple[Architecture, ...]
-    """The n evaluated architectures, distinct, in the order of evaluation."""
+    """The n evaluated architectures, distinct: those known before, then in order of evaluation."""
     values: Floats
     """Objectives, minimised, shape `(n, m + k)`: evaluate's columns, then cheap's; read-only."""
     front: Indices
@@ -28,8 +28,13 @@ class SearchResult:
     """Names of the columns, if the caller gave any."""
     constraints: tuple[Constraint, ...] = ()
     """The bounds of the search."""
+    known: int = 0
+    """How many of them, the first ones, were known before the search."""
     batches: tuple[int, ...] = ()
-    """Number of evaluations after each batch."""
+    """Number of architectures after each batch, known ones included."""
+    expected_gains: tuple[float | None, ...] = ()
+    """What each batch was expected to add, before it was evaluated: a share of the hypervolume of
+    what was evaluated before; None where the algorithm does not say."""
 
     def violation(self, constraints: Sequence[Constraint] | None = None) -> Floats:
         """Sum of relative violations of the bounds, shape `(n,)`; 0 means feasible."""

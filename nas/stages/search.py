@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.atomic import write_json
+from nas.atomic import read_json, write_json
 from nas.config import COSTS, QUALITIES
 from nas.progress import progress
 from nas.run import Run
@@ -22,6 +22,7 @@ from nas.search import (
 )
 from nas.search.result import SearchResult
 from nas.stages.known_table import load_predictors
+from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
 from nas.stages.resources import load_resources, wanted_resources
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from predictors.blocks import BlockCounts
@@ -127,18 +128,26 @@ def refuse_impossible(run: Run, space: TransformerSpace, *, measured: bool) -> N
 def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str, Any]:
     """Search; qualities that the store holds are not evaluated again.
 
-    Leaves `search.json`. Interrupted and started again, it asks the same questions, gets the known
-    answers from the store, and ends with the identical front.
+    What the store holds when a search is started for the first time, from other devices or other
+    settings, is known to it from the beginning and costs no budget. Leaves `search.json`.
+    Interrupted and started again, it knows the same, asks the same questions, gets the answers
+    from the store, and ends with the identical front.
 
     Raises:
         NothingFeasibleError: No architecture is within the bounds.
         UserError: There is no supernet or no table, or they are of another space.
     """
     supernet = supernet or open_supernet(run)
-    space, settings = supernet.space, run.config.search
-    objectives = Objectives(run, space, load_predictors(run, space))
+    settings = run.config.search
+    predictors = load_predictors(run, supernet.space)
+    space = without_slow_blocks(supernet.space, predictors)
+    objectives = Objectives(run, space, predictors)
     uniform = space.uniform(5)
+    costs = block_latencies(predictors)
+    if "size_bytes" in objectives.cheap:
+        costs.append(block_bytes(space, objectives.workload))
     before = run.store.count()
+    known = known_evaluations(run, supernet.hash, objectives)
 
     def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         found = supernet.metrics(architectures, "validation")
@@ -147,7 +156,8 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     with progress(run.console, "Searching", settings.budget) as update:
 
         def report(result: SearchResult) -> None:
-            done, found = len(result.architectures), len(objectives.front(result))
+            done = len(result.architectures) - result.known
+            found = len(objectives.front(result))
             update(done, f"{done} subnets, {found} on the front")
 
         result = search(
@@ -157,11 +167,12 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             budget=settings.budget,
             algorithm=settings.algorithm,
             seed=run.config.seed,
-            initial=uniform,
+            initial=[*uniform, *proposals(supernet, space, uniform, costs)],
             constraints=settings.bounds,
             on_batch=report,
             objective_names=objectives.columns,
             population=settings.population,
+            known=known,
         )
     require_feasible(result)
     front = objectives.front(result)
@@ -181,6 +192,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             "algorithm": settings.algorithm,
             "budget": settings.budget,
             "seed": run.config.seed,
+            "known": result.known,
             "evaluated": [
                 {"architecture": dict(arch), "values": row}
                 for arch, row in zip(result.architectures, values.tolist(), strict=True)
@@ -198,8 +210,41 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     new = run.store.count() - before
     return {
         "evaluated": len(result.architectures),
+        "known_before": result.known,
         "evaluated_now": new,
         "front": len(front),
+    }
+
+
+def known_evaluations(
+    run: Run, supernet_hash: str, objectives: Objectives
+) -> dict[Architecture, list[float]]:
+    """What a search knows before it asks, in the order in which it was evaluated.
+
+    That is what the store held when a search with these settings was first started on this device.
+    How much that was is kept in the run directory: a search that goes on must not take its own
+    evaluations for known ones. The store only grows, so a number is enough.
+    """
+    settings = run.config.search
+    search = {
+        "supernet": supernet_hash,
+        "objectives": list(objectives.columns),
+        "bounds": list(settings.bounds),
+        "algorithm": settings.algorithm,
+        "population": settings.population,
+        "seed": run.config.seed,
+    }
+    every = run.store.all(supernet_hash, "validation")
+    path = run.directory.search_start
+    start = read_json(path) if path.exists() else {}
+    if start.get("search") != search:
+        start = {"schema": 1, "search": search, "known": len(every)}
+        write_json(path, start)
+    names = objectives.evaluated
+    return {
+        arch: [metrics[name] for name in names]
+        for arch, metrics in list(every.items())[: start["known"]]
+        if all(name in metrics for name in names)
     }
 
 

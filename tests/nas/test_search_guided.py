@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from nas.search import Constraint, hypervolume, search
+from search_spaces import SearchSpace
+
+SPACE = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(30)})
+GAIN, COST = np.random.default_rng(11).gamma(1.0, size=(2, 30))
+
+
+def smooth(archs):
+    level = SPACE.encode_all(archs) / 3
+    error = np.exp(-3 * (np.sqrt(level) @ GAIN) / GAIN.sum())
+    return np.stack([error, level @ COST / COST.sum()], axis=1)
+
+
+def crooked(archs):
+    """Neither objective follows the order of choices; neighbours interact."""
+    rng = np.random.default_rng(2)
+    genes = SPACE.encode_all(archs)
+    tables = rng.normal(size=(2, 30, 4))
+    pairs = rng.normal(size=(2, 29, 4, 4)) * 0.5
+    index = np.arange(30)
+    alone = tables[:, index, genes].sum(axis=2)
+    together = pairs[:, index[:-1], genes[:, :-1], genes[:, 1:]].sum(axis=2)
+    return np.exp((alone + together) / 10).T
+
+
+def grown(values, results, n):
+    """Hypervolume after n evaluations in a box around all results."""
+    every = np.vstack([result.values for result in results])
+    return hypervolume(values[:n], ideal=every.min(axis=0), reference=every.max(axis=0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluate", [smooth, crooked])
+def test_it_needs_a_quarter_of_the_evaluations_of_nsga2(evaluate):
+    ours = search(SPACE, evaluate, budget=100)
+    theirs = search(SPACE, evaluate, budget=400, algorithm="nsga2")
+    both = (ours, theirs)
+    assert grown(ours.values, both, 100) > grown(theirs.values, both, 400)
+
+
+def test_a_bound_on_what_is_evaluated_is_learned():
+    """One in a few hundred random architectures meets it."""
+    bound = Constraint(objective=0, operator="<=", bound=0.12)
+    result = search(SPACE, smooth, budget=60, constraints=[bound])
+    late = result.values[30:]
+    assert (late[:, 0] <= 0.12).mean() > 0.5
+    assert len(result.front) > 5
+
+
+def test_one_objective_under_a_bound():
+    """Least error at a cost known for nothing, as HAT searches."""
+    result = search(
+        SPACE,
+        lambda archs: smooth(archs)[:, :1],
+        lambda archs: smooth(archs)[:, 1:],
+        budget=60,
+        constraints=[Constraint(objective=-1, operator="<=", bound=0.3)],
+    )
+    assert (result.values[:, 1] <= 0.3).all()
+    rng = np.random.default_rng(0)
+    at_random = smooth([SPACE.decode(rng.integers(0, 3, 30) % 2) for _ in range(3000)])
+    feasible = at_random[at_random[:, 1] <= 0.3]
+    assert result.values[:, 0].min() < feasible[:, 0].min()
+
+
+def test_a_short_search_is_the_beginning_of_a_long_one():
+    short = search(SPACE, smooth, budget=33, seed=4)
+    long = search(SPACE, smooth, budget=45, seed=4)
+    assert long.architectures[:33] == short.architectures
+
+
+def test_an_objective_that_never_changes_does_no_harm():
+    result = search(
+        SPACE, lambda archs: np.column_stack([smooth(archs), np.ones(len(archs))]), budget=35
+    )
+    assert len(result.architectures) == 35
+
+
+@pytest.mark.slow
+def test_five_objectives():
+    rng = np.random.default_rng(0)
+    tables = rng.normal(size=(5, 30, 4))
+
+    def evaluate(archs):
+        genes = SPACE.encode_all(archs)
+        return tables[:, np.arange(30), genes].sum(axis=2).T
+
+    ours = search(SPACE, evaluate, budget=80)
+    theirs = search(SPACE, evaluate, budget=80, algorithm="nsga2")
+    both = (ours, theirs)
+    assert grown(ours.values, both, 80) > 1.1 * grown(theirs.values, both, 80)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_the_unit_of_an_objective_does_not_matter(scale):
+    factor = np.array([scale, 1.0])
+    plain = search(SPACE, smooth, budget=30)
+    scaled = search(SPACE, lambda archs: smooth(archs) * factor, budget=30)
+    box = {"ideal": [0, 0], "reference": [1, 1]}
+    assert hypervolume(scaled.values / factor, **box) == pytest.approx(
+        hypervolume(plain.values, **box), rel=0.1
+    )

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from predictors.gaussian_process import GaussianProcess, Inputs
+from predictors.gene_features import GeneFeatures
+from search_spaces import SearchSpace
+
+SPACE = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(10)})
+FEATURES = GeneFeatures(SPACE)
+
+
+def sample(count, seed):
+    genes = np.random.default_rng(seed).integers(0, 4, size=(count, 10))
+    size = FEATURES.size(genes)
+    return genes, Inputs(features=FEATURES(genes), context=(size - 0.5) / 0.1)
+
+
+def fitted(inputs, targets, steps=4):
+    process = GaussianProcess(FEATURES.groups)
+    process.learn(inputs, targets, steps)
+    process.condition(inputs, targets)
+    return process
+
+
+def test_a_sum_over_genes_is_learned_from_few():
+    table = np.random.default_rng(1).normal(size=(10, 4))
+    genes, inputs = sample(80, 2)
+    targets = table[np.arange(10), genes].sum(axis=1)
+    other, others = sample(200, 3)
+    truth = (table[np.arange(10), other].sum(axis=1) - targets.mean()) / targets.std()
+    process = fitted(inputs, (targets - targets.mean()) / targets.std())
+    assert np.abs(process.mean(others) - truth).mean() < 0.15
+
+
+def test_products_of_genes_are_learned():
+    genes, inputs = sample(200, 2)
+    other, others = sample(200, 3)
+
+    def product(rows):
+        return (rows[:, 0] - 1.5) * (rows[:, 1] - 1.5) / 1.25
+
+    process = fitted(inputs, product(genes))
+    assert np.corrcoef(process.mean(others), product(other))[0, 1] > 0.6
+
+
+def test_steps_never_lower_the_likelihood_of_fixed_parts():
+    genes, inputs = sample(60, 4)
+    targets = genes[:, 0] - 1.5 + 0.3 * np.random.default_rng(0).normal(size=60)
+
+    def likelihood(process):
+        process.condition(inputs, targets)
+        covariance = np.linalg.inv(process._inverse)
+        return -targets @ process._solved - np.linalg.slogdet(covariance)[1]
+
+    process = GaussianProcess(FEATURES.groups)
+    before = likelihood(process)
+    process.learn(inputs, targets, 3)
+    assert likelihood(process) > before
+
+
+def test_held_out_is_what_a_process_without_the_row_predicts():
+    genes, inputs = sample(30, 5)
+    targets = np.sin(genes.sum(axis=1))
+    process = GaussianProcess(FEATURES.groups)
+    process.condition(inputs, targets)
+    weights = process.weights
+    rest = np.arange(1, 30)
+    # The scale of the features is that of the rows it knows; held out, it stays as it was.
+    without = GaussianProcess(FEATURES.groups, weights)
+    without.condition(inputs.take(rest), targets[rest])
+    assert process.held_out()[0] == pytest.approx(
+        without.mean(inputs.take(np.array([0])))[0], abs=0.02
+    )
+    assert np.isfinite(process.log_density()).all()
+
+
+def test_doubt_is_small_where_something_is_known():
+    genes, inputs = sample(60, 6)
+    process = fitted(inputs, (genes.sum(axis=1) - 15) / 3.5)
+    _, known = process.posterior(inputs)
+    _, unknown = process.posterior(sample(60, 7)[1])
+    assert np.diag(known).mean() < np.diag(unknown).mean()
+    assert np.linalg.eigvalsh(unknown).min() > -1e-8
