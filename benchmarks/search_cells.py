@@ -56,7 +56,7 @@ class Outcome:
     front: NDArray[np.float64]
     """Values of the front at the end, `(f, m)`."""
     engine_s: float
-    """Time of the search without that of the evaluations."""
+    """CPU time of the search without that of the evaluations: the same on a busy machine."""
     evaluations: int
     """Fewer than the budget only where the space or the bounds hold no more."""
     code: str
@@ -81,17 +81,17 @@ def check_contender(name: str) -> str:
 def run_search(
     problem: SearchProblem, contender: str, seed: int, budget: int
 ) -> tuple[nas.search.SearchResult, float]:
-    """Run a contender; returns its result and the seconds that evaluations took."""
+    """Run a contender; returns its result and the CPU seconds that evaluations took."""
     spent = 0.0
     cheap = contender.endswith(CHEAP)
     algorithm = contender.removesuffix(CHEAP)
 
     def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         nonlocal spent
-        started = time.perf_counter()
+        started = time.process_time()
         values = problem.evaluate if cheap else problem.black_box
         found = np.asarray(values(architectures), dtype=np.float64)
-        spent += time.perf_counter() - started
+        spent += time.process_time() - started
         return found
 
     options: dict[str, Any] = {}
@@ -115,9 +115,9 @@ def run_cell(cell: Cell) -> Outcome:
     """The outcome of a cell: from its file, or computed and kept there."""
     if not cell.path.exists():
         problem, reference = open_problem(cell.problem), open_reference(cell.problem)
-        started = time.perf_counter()
+        started = time.process_time()
         result, spent = run_search(problem, cell.contender, cell.seed, cell.budget)
-        engine_s = time.perf_counter() - started - spent
+        engine_s = time.process_time() - started - spent
         front = np.zeros((0, len(problem.names)))
         volumes = []
         for end in range(STEP, cell.budget + 1, STEP):

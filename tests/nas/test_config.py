@@ -175,6 +175,10 @@ def test_a_run_directory_is_a_configuration(images):
             "training.stepz=3",
             "command line: training.stepz is not a known key; did you mean training.steps?",
         ),
+        (
+            "search.algorithm=nsga9",
+            'command line: search.algorithm is "nsga9": it must be one of auto, age-moea2, ',
+        ),
         ("steps=3", "command line: steps is not a known key; did you mean training.steps?"),
         ("trainin.steps=3", "command line: trainin is not a known key; did you mean training?"),
         (
