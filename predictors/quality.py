@@ -16,6 +16,7 @@ Genes = NDArray[np.int64]
 _STEPS = (4, 5)
 _FEW = 200
 _MANY = 400
+_NUGGET = 1.0
 _GROWTH = 1.2
 
 
@@ -98,7 +99,7 @@ class QualityPredictor:
             return np.full((count, len(inputs)), self._constant)
         mean, covariance = self._process.posterior(inputs)
         noise = self._process.weights.noise
-        covariance[np.diag_indices_from(covariance)] += noise
+        covariance[np.diag_indices_from(covariance)] += _NUGGET * noise
         root = _root(covariance)
         draws = rng.standard_normal((count, len(inputs)))
         return self._warp.inverse(mean + draws @ root.T)
