@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Several test processes on few cores: one thread each, or they wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-predictors bench-text arm64 clean
+.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-predictors bench-quant bench-text arm64 clean bench-search bench-search-kill
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -60,6 +60,17 @@ bench-faults: setup    ## 500 faults on the way to a device behind SSH
 
 bench-predictors: setup  ## Latency learned from few rows of every CSV in DATA=folder
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.predictors $(DATA)
+
+bench-quant: setup     ## Precision policies: simulation against runtime, 4-bit weights, speed
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check agreement
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check low-bits --example text
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check speed
+
+bench-search: setup    ## Search algorithms on problems with a known front; 40 minutes and set-up
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.search
+
+bench-search-kill: setup  ## Kill -9 searches at random moments, resume, compare
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.search_kill
 
 bench-text: setup      ## The language-model example
 	$(BIN)/nas run examples/text.yaml

@@ -23,28 +23,26 @@ The exit code is 1 if one of these fails.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lost_sessions import compare_tables, show
 from benchmarks.results import FOLDER, table, write_results
+from benchmarks.witness import Witness, digest, session_key
 from latency.artifact import Artifact, load_artifact
 from latency.database import connect
 from latency.onnxruntime_backend import OnnxRuntimeBackend
-from latency.protocol import PROTOCOL_VERSION, measure
+from latency.protocol import measure
 from latency.remote_host import RemoteHost
 from latency.ssh import SshTransport
 from latency.store import LatencyStore
@@ -57,8 +55,6 @@ from tests.latency.remote_device import (
     remote_device,
     serve_ssh,
 )
-
-Row = tuple[str, list[float]]
 
 KILLS = {"agent killed": "serve", "worker killed": "work", "session killed": "session"}
 KINDS = (*FaultProxy.KINDS, "babble", *KILLS, "host killed")
@@ -83,51 +79,6 @@ TIMING = TimingConfig(
     candidates_per_session=2,
     backoff_s=0.1,
 )
-
-
-class Witness:
-    """Reads every result that the agent leaves, as soon as it is there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.seen: dict[str, dict[str, str]] = {}
-        """Digest of the samples by model, by session."""
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        known: set[tuple[str, int]] = set()
-        while not self._done.wait(0.01):
-            for path in self.folder.glob("sessions/*/result.json"):
-                try:
-                    key = (path.parent.name, path.stat().st_mtime_ns)
-                    if key in known:
-                        continue
-                    outcome = json.loads(path.read_text())
-                except FileNotFoundError:
-                    continue
-                known.add(key)
-                if "reply" in outcome:
-                    reply = outcome["reply"]
-                    self.seen[session_key(reply["facts"])] = {
-                        model["sha256"]: digest(model["blocks"]) for model in reply["models"]
-                    }
-
-
-def session_key(facts: dict[str, Any]) -> str:
-    """Tells the sessions of a device apart, whatever they are called."""
-    return f"{facts['pid']} {facts['started_at']}"
-
-
-def digest(blocks: Any) -> str:
-    """What a model's samples of a session are compared by."""
-    return hashlib.sha256(json.dumps(blocks, sort_keys=True).encode()).hexdigest()
 
 
 def child(settings: Path) -> None:
@@ -300,95 +251,6 @@ def run_rounds(
     }
 
 
-@contextmanager
-def some_killed(device: Device, share: float, seed: int) -> Iterator[Counter[str]]:
-    """Kill a share of the sessions, each at a random moment; counts both kinds."""
-    rng, counts, done = random.Random(seed), Counter[str](), threading.Event()
-
-    def watch() -> None:
-        seen: set[int] = set()
-        while not done.wait(0.05):
-            for pid in set(device.processes("session")) - seen:
-                seen.add(pid)
-                killed = False
-                if counts["killed"] < share * (counts.total() + 1):
-                    done.wait(rng.uniform(0, 2))
-                    if pid in device.processes("session"):
-                        os.kill(pid, signal.SIGKILL)
-                        killed = True
-                counts["killed" if killed else "left alone"] += 1
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield counts
-    finally:
-        done.set()
-        watcher.join()
-
-
-def small_table(folder: Path, device: Device, lease: str) -> list[Row]:
-    """A table of a tiny space, measured on the device.
-
-    Returns:
-        Block, and lower end, latency and upper end in units of the anchor's: two stores have two
-        baselines of it.
-    """
-    from latency.graphs import GraphLibrary  # with torch, which the measuring process spares
-    from latency.table_measurement import measure_table
-    from search_spaces import VisionTransformerSpace, Workload
-
-    space = VisionTransformerSpace(
-        image_size=8,
-        patch_size=4,
-        channels=1,
-        num_classes=10,
-        head_dim=8,
-        embed=[32, 48],
-        depth=[1, 2],
-        heads=[1, 2],
-        ffn=[32, 64],
-    )
-    folder.mkdir(parents=True)
-    with closing(connect(folder / "run.db")) as connection, closing(device.backend()) as backend:
-        store = LatencyStore(connection)
-        measured, _ = measure_table(
-            space,
-            {"latency": Workload()},
-            backend=backend,
-            timing=replace(TimingConfig.quick(), min_sessions=6, max_sessions=12),
-            store=store,
-            library=GraphLibrary(folder.parent / "parts"),
-            folder=folder.parent / "chains",
-            lease=lease,
-        )
-        baseline = store.baseline(store.add_device(backend.fingerprint()), PROTOCOL_VERSION)
-        assert baseline is not None
-        anchor_ms = baseline.anchor_ns / 1e6
-    return [
-        (str(row.block), [ms / anchor_ms for ms in (row.low_ms, row.latency_ms, row.high_ms)])
-        for row in measured.rows
-    ]
-
-
-def compare_tables(folder: Path, device: Device, *, share: float, seed: int) -> dict[str, Any]:
-    """The rows of an undisturbed table and of one with killed sessions."""
-    lease = f"faults-{device.proxy.port}"
-    calm = small_table(folder / "calm", device, lease)
-    with some_killed(device, share, seed) as counts:
-        flaky = small_table(folder / "flaky", device, lease)
-    rows = [
-        {
-            "block": block,
-            "calm": one,
-            "flaky": two,
-            "agree": one[0] <= two[2] and two[0] <= one[2],
-        }
-        for (block, one), (_, two) in zip(calm, flaky, strict=True)
-    ]
-    return {"sessions": dict(counts), "rows": rows}
-
-
 def write_models(folder: Path) -> list[Artifact]:
     """Small models of different sizes."""
     from latency.anchor import build_anchor
@@ -437,24 +299,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     rows = results.get("lost", {}).get("rows", [])
     if rows:
-        print(f"\nsessions {results['lost']['sessions']}; latencies in units of the anchor's")
-        cells = [
-            [
-                row["block"],
-                *(_interval(row[of]) for of in ("calm", "flaky")),
-                str(row["agree"]),
-            ]
-            for row in rows
-        ]
-        print(table(["block", "undisturbed", "with losses", "agree"], cells))
+        print(f"\n{show(results['lost'])}")
     passed = not results["failures"] and not left and all(row["agree"] for row in rows)
     print("\npassed" if passed else "\nFAILED")
     print(write_results("faults", {"passed": passed, **results}))
     sys.exit(0 if passed else 1)
-
-
-def _interval(ends: Sequence[float]) -> str:
-    return f"{ends[1]:.4f} [{ends[0]:.4f}, {ends[2]:.4f}]"
 
 
 if __name__ == "__main__":

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from latency.artifact import Artifact
+from latency.backends import BACKENDS
 from latency.database import connect
-from latency.devices import DeviceProfile, get_device, list_devices
+from latency.device_profile import WITH_THREADS, DeviceProfile
+from latency.devices import get_device, list_devices
 from latency.measurement import Measurement, precise, summarize
 from latency.protocol import PROTOCOL_VERSION
 from latency.session_effects import without_session_effects
 from latency.store import LatencyStore
-from latency.table_store import TableStore
+from latency.table_store import TableIdentity, TableStore
 from latency.timing import TimingConfig
+from search_spaces.errors import UserError
 
 
 def find_device(name: str, database: Path) -> DeviceProfile:
@@ -26,15 +29,38 @@ def find_device(name: str, database: Path) -> DeviceProfile:
         database: The run database; it need not exist.
 
     Raises:
-        UserError: There is neither.
+        UserError: There is neither, or the table does not tell how it was measured.
     """
     if name not in list_devices() and database.exists():
         with closing(connect(database)) as connection:
             found = TableStore(connection).tables(name)
         if found:
-            identity, _ = found[0]
-            return DeviceProfile(name=name, backend=identity.backend, threads=identity.threads)
+            return profile_of(found[0][0])
     return get_device(name)
+
+
+def profile_of(identity: TableIdentity) -> DeviceProfile:
+    """The profile that a table was measured with, as far as latencies depend on it.
+
+    Raises:
+        UserError: The table does not tell, or tells of what is not known here.
+    """
+    what = f"the table of {identity.device}"
+    if identity.backend not in BACKENDS:
+        raise UserError(
+            f"{what} is of backend {identity.backend!r}, which is not one of "
+            f"{', '.join(sorted(BACKENDS))}; upgrade elastic-nas, or measure with one of these"
+        )
+    try:
+        keys = BACKENDS[identity.backend].keys_of(identity.fingerprint)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{what} does not tell how {identity.backend} ran: its fingerprint lacks {error}; "
+            "export it again where it was measured"
+        ) from None
+    if identity.backend in WITH_THREADS:
+        keys["threads"] = identity.threads
+    return DeviceProfile(name=identity.device, backend=identity.backend, **keys)
 
 
 def stored_measurements(

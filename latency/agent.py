@@ -4,8 +4,9 @@ It needs Python 3.9 and the device's runtime, and is copied over at every connec
 (`latency.bundle`). It is three kinds of process:
 
 - `serve` talks frames on stdin and stdout, and ends with the link or when nobody talks to it.
-- `work` runs one session and keeps what became of it in a file. It is not the child of a link:
-  when the link is cut it goes on, and whoever asks for the same session again gets that result.
+- `work` (`latency.agent_worker`) runs one session and keeps what became of it in a file. It is not
+  the child of a link: when the link is cut it goes on, and whoever asks for the same session again
+  gets that result.
 - `session` is the fresh process that times (`latency.session`).
 
 Everything lies in one folder: `files/` (models and feeds by SHA-256), `timings/` (what a
@@ -20,8 +21,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import platform
 import select
@@ -30,15 +29,15 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from latency import host_facts
+from latency.agent_cache import Cache, Refused, hex_name
+from latency.agent_worker import is_locked, read_json, start_worker, work
 from latency.frames import CHUNK_BYTES, FrameError, FrameReader, pack
-from latency.session_process import run_process
 
 IDLE_S = 900.0
 """Without a word from the other end for so long, `serve` ends."""
@@ -48,20 +47,12 @@ BEAT_S = 1.0
 """Time between signs of life while a session runs."""
 KEEP_S = 86400.0
 """Results that nobody asked for, and torn uploads, are removed after so long."""
-CACHE_BYTES = 2 * 1024**3
-"""Files beyond this are removed, those that were not used for longest first."""
-RECENT_S = 3600.0
-"""Files used within this time are not removed: the next session may need them."""
 FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 """Errors of the device's disk that a second try does not mend."""
 
 
 class LinkEnded(Exception):
     """The other end is gone."""
-
-
-class Refused(Exception):
-    """A request that cannot be done; the message says why and what to do."""
 
 
 class Agent:
@@ -79,13 +70,13 @@ class Agent:
             incoming: File descriptor that requests come from.
             outgoing: File descriptor for replies.
         """
-        self.folder, self.files, self.sessions = folder, folder / "files", folder / "sessions"
+        self.folder, self.sessions = folder, folder / "sessions"
+        self.cache = Cache(folder / "files")
         self.incoming, self.outgoing = incoming, outgoing
         self.reader = FrameReader()
         self.request_id: object = 0
         self.beaten = 0.0
-        for path in (self.files, self.sessions):
-            path.mkdir(parents=True, exist_ok=True)
+        self.sessions.mkdir(exist_ok=True)
         self._remove_old()
 
     def serve(self) -> None:
@@ -123,30 +114,17 @@ class Agent:
 
     def missing(self, files: list[str]) -> dict[str, Any]:
         """Which of these files (SHA-256) are not here."""
-        return {"missing": [name for name in files if not self._file(name).exists()]}
+        return {"missing": [name for name in files if not self.cache.file(name).exists()]}
 
     def put(self, sha256: str, size: int) -> dict[str, Any]:
         """Take a file in the raw frames that follow; it is kept if it is what it should be."""
-        partial = self.files / f"{sha256}.{os.getpid()}.part"
-        digest, chunks = hashlib.sha256(), self._chunks(size)
+        chunks = self._chunks(size)
         try:
-            self._make_room(size)
-            with partial.open("wb") as file:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if digest.hexdigest() != sha256:
-                raise FrameError(f"file {sha256[:12]} was changed on its way")
-            partial.replace(self._file(sha256))
+            self.cache.put(sha256, size, chunks)
         except (Refused, OSError):
             for _ in chunks:  # the rest is on its way: what follows it shall be understood
                 pass
             raise
-        finally:
-            with suppress(FileNotFoundError):
-                partial.unlink()
         return {}
 
     def _chunks(self, size: int) -> Iterator[bytes]:
@@ -161,7 +139,7 @@ class Agent:
 
     def get(self, sha256: str) -> None:
         """Give a file: a reply with its size, and then its bytes in raw frames."""
-        path = self._file(sha256)
+        path = self.cache.file(sha256)
         if not path.exists():
             raise Refused(f"file {sha256[:12]} is not there any more; run the same command again")
         content = path.read_bytes()
@@ -188,7 +166,7 @@ class Agent:
             # A worker writes its result, lets go of the lock, and ends: looked at the other way
             # round. Its result counts once it has let go: one that runs cannot be forgotten
             ended = worker is not None and worker.poll() is not None
-            running = _is_locked(folder / "lock")
+            running = is_locked(folder / "lock")
             outcome = None if running else self._result(folder)
             if outcome is not None:
                 return {"outcome": outcome}
@@ -197,23 +175,23 @@ class Agent:
                 line = ": ".join(["the agent lost its session", *words])
                 return {"outcome": {"lost": line, "sha256": None}}
             if worker is None and not running:
-                if missing := self._damaged(request):
+                if missing := self.cache.damaged(_files(request), self._beat):
                     return {"missing": missing}
-                worker = self._start(folder, request, timeout_s)
+                worker = start_worker(self.folder, folder, request, timeout_s)
             self._beat()
             self._listen(0.1)
 
     def forget(self, session: str) -> dict[str, Any]:
         """Remove the result of a session: it was received."""
         folder = self._session_folder(session)
-        if not _is_locked(folder / "lock"):
+        if not is_locked(folder / "lock"):
             shutil.rmtree(folder, ignore_errors=True)
         return {}
 
     def clean(self) -> dict[str, Any]:
         """Remove all files and all sessions that do not run; the agent itself goes at its end."""
-        for folder in (self.files, self.folder / "timings"):
-            shutil.rmtree(folder, ignore_errors=True)
+        self.cache.clear()
+        shutil.rmtree(self.folder / "timings", ignore_errors=True)
         for folder in list(self.sessions.iterdir()):
             self.forget(folder.name)
         if not any(self.sessions.iterdir()):
@@ -224,93 +202,25 @@ class Agent:
 
     def _result(self, folder: Path) -> Any:
         """What became of a session; None if that is not known, or its engine is gone."""
-        outcome = _read_json(folder / "result.json")
+        outcome = read_json(folder / "result.json")
         engine = (outcome or {}).get("reply", {}).get("built")
-        if engine is not None and not self._file(engine).exists():
+        if engine is not None and not self.cache.file(engine).exists():
             (folder / "result.json").unlink()
             return None
         return outcome
 
-    def _start(
-        self, folder: Path, request: dict[str, Any], timeout_s: float
-    ) -> subprocess.Popen[bytes]:
-        folder.mkdir(parents=True, exist_ok=True)
-        request = {**request, "models": [self._model(model, folder) for model in request["models"]]}
-        if "build" in request:
-            timings = self.folder / "timings" / _hex(request["build"]["timings"], 64)
-            timings.parent.mkdir(exist_ok=True)
-            request["build"] = {
-                **request["build"],
-                "model": str(self._file(request["build"]["model"])),
-                "engine": str(folder / "engine"),
-                "timings": str(timings),
-            }
-        job = {"request": request, "timeout_s": timeout_s}
-        _write_json(folder / "request.json", job)
-        with (folder / "stderr").open("wb") as stderr, Path(sys.argv[0]).open("rb") as program:
-            # Held for the worker from now on: we may be gone before it runs
-            fcntl.flock(program, fcntl.LOCK_SH)
-            held = program.fileno()
-            return subprocess.Popen(
-                [sys.executable, sys.argv[0], "work", str(self.folder), folder.name, str(held)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                pass_fds=[held],
-                start_new_session=True,
-            )
-
-    def _model(self, model: dict[str, Any], folder: Path) -> dict[str, Any]:
-        """A model with its files' places on this disk."""
-        path = self._file(model["path"])
-        if model["unpack"] is not None:
-            archive, path = path, folder / (path.name + model["unpack"])
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(path)
-        return {**model, "path": str(path), "feeds": str(self._file(model["feeds"]))}
-
-    def _damaged(self, request: dict[str, Any]) -> list[str]:
-        """Files of a session that are not here or not what they were; the latter are removed."""
-        names = {model[kind] for model in request["models"] for kind in ("path", "feeds")}
-        if "build" in request:
-            names.add(request["build"]["model"])
-        result = []
-        for name in sorted(names):
-            path = self._file(name)
-            if path.exists() and _sha256(path) == name:
-                os.utime(path)
-            else:
-                with suppress(FileNotFoundError):
-                    path.unlink()
-                result.append(name)
-            self._beat()
-        return result
-
-    def _file(self, name: str) -> Path:
-        return self.files / _hex(name, 64)
-
     def _session_folder(self, name: str) -> Path:
-        return self.sessions / _hex(name, 32)
-
-    def _make_room(self, size: int) -> None:
-        if size > shutil.disk_usage(self.files).free:
-            raise Refused(f"no space left on the device for {size} bytes; free some")
-        stats = [(path.stat(), path) for path in self.files.iterdir()]
-        total = size + sum(stat.st_size for stat, _ in stats)
-        for stat, path in sorted(stats, key=lambda item: item[0].st_mtime):
-            if total > CACHE_BYTES and stat.st_mtime < time.time() - RECENT_S:
-                path.unlink()
-                total -= stat.st_size
+        return self.sessions / hex_name(name, 32)
 
     def _remove_old(self) -> None:
         limit = time.time() - KEEP_S
-        for path in [*self.files.glob("*.part"), *self.sessions.iterdir()]:
+        for path in [*self.cache.folder.glob("*.part"), *self.sessions.iterdir()]:
             with suppress(OSError):
                 if path.stat().st_mtime > limit:
                     continue
                 if not path.is_dir():
                     path.unlink()
-                elif not _is_locked(path / "lock"):
+                elif not is_locked(path / "lock"):
                     shutil.rmtree(path)
 
     def _beat(self) -> None:
@@ -349,6 +259,12 @@ class Agent:
         return True
 
 
+def _files(request: dict[str, Any]) -> set[str]:
+    """SHA-256 of the files that a session needs."""
+    names = {model[kind] for model in request["models"] for kind in ("path", "feeds")}
+    return names | ({request["build"]["model"]} if "build" in request else set())
+
+
 def serve(folder: Path) -> None:
     """Serve one link on stdin and stdout."""
     # Nothing but frames may get out: whatever else is printed goes to stderr
@@ -356,22 +272,6 @@ def serve(folder: Path) -> None:
     os.dup2(2, 1)
     with suppress(LinkEnded, FrameError):
         Agent(folder, 0, outgoing).serve()
-
-
-def work(folder: Path, name: str) -> None:
-    """Run one session when no other one runs on this device, and keep what became of it."""
-    own = folder / "sessions" / name
-    with _lock(own / "lock") as valid:
-        # Somebody else did it, or nobody wants it any more
-        if not valid or (own / "result.json").exists():
-            return
-        job = json.loads((own / "request.json").read_text())
-        with _lock(folder / "measuring.lock"):
-            command = [sys.executable, sys.argv[0], "session"]
-            outcome = run_process(command, job["request"], timeout_s=job["timeout_s"])
-        if engine := outcome.get("reply", {}).get("built"):
-            (own / "engine").replace(folder / "files" / engine)
-        _write_json(own / "result.json", outcome)
 
 
 def main() -> None:
@@ -403,53 +303,3 @@ def _leave(program: BinaryIO) -> None:
     with suppress(OSError):
         fcntl.flock(program, fcntl.LOCK_EX | fcntl.LOCK_NB)
         Path(sys.argv[0]).unlink()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Hold a lock file; False if it was removed while we waited for it."""
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _hex(name: str, digits: int) -> str:
-    """A name from the link becomes a file name only if it is plain hex."""
-    if len(name) != digits or set(name) - set("0123456789abcdef"):
-        raise Refused(f"{name[:80]!r} is not {digits} hex digits")
-    return name
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-
-
-def _write_json(path: Path, content: Any) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")  # two links may ask for one session
-    with partial.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from latency.anchor import ANCHOR_LAYERS
 from latency.artifact import Artifact
@@ -99,6 +99,10 @@ class DeviceBackend(Protocol):
     others with the shapes that they were compiled for."""
     tolerance: float
     """Allowed |output - reference| of its precision, in units of 1 + |reference|."""
+    precisions: tuple[str, ...]
+    """Arithmetic that it can make models in, by the names of schemes: `fp32`, `fp16`, ..."""
+    precision: str
+    """The one of these that it makes them in."""
     place: "Place"
     """The machine that its sessions run on."""
 
@@ -113,6 +117,14 @@ class DeviceBackend(Protocol):
 
         Raises:
             UserError: The place cannot be reached, or has no such runtime or too few CPUs.
+        """
+
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
         """
 
     def build_facts(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ beside its blocks is told apart (`latency.overhead`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -15,7 +15,9 @@ from search_spaces.decoder import DecoderSpace
 from search_spaces.transformer import TransformerSpace
 from search_spaces.vit import VisionTransformerSpace
 from supernet import decoder, vit
+from supernet.calibration import observed_ranges
 from supernet.parts import Network, Part, Port, example_inputs
+from supernet.quantization import quantize_block, within
 
 
 def sizes(workload: Workload) -> dict[str, int]:
@@ -46,8 +48,21 @@ def chain(
     """
     for family, build in CHAINS.items():
         if isinstance(space, family):
-            return build(space, block, copies, workload)
+            network, feeds = build(space, block, copies, workload)
+            if block.precision:
+                _quantize(network, block, feeds)
+            return network, feeds
     raise TypeError(f"no chains for {type(space).__name__}")
+
+
+def _quantize(network: Network, block: Block, feeds: Mapping[str, Tensor]) -> None:
+    """Give every block of a chain its schemes; static ranges are those of the example inputs."""
+    chained = nn.ModuleList(part.module for part in network.parts)
+    with observed_ranges(chained) as ranges:
+        network.run(feeds)
+    for place, part in enumerate(network.parts):
+        if part.name.startswith(f"{block.kind}."):
+            quantize_block(part.module, block.precision, within(ranges, str(place)))
 
 
 def _vit_chain(

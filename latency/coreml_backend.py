@@ -44,6 +44,7 @@ class CoreMLBackend:
 
     name = "coreml"
     suffix = ".mlpackage"
+    precisions = tuple(TOLERANCES)
 
     def __init__(
         self,
@@ -105,6 +106,22 @@ class CoreMLBackend:
             **self.build_facts(),
             "runtime": f"coremltools {device['packages']['coremltools']}",
             "compute_units": self.compute_units,
+        }
+
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
+        """
+        targets = {system: target for target, system in TARGETS.items()}
+        return {
+            "options": {
+                "compute_units": fingerprint["compute_units"],
+                "precision": fingerprint["precision"],
+                "target": targets[fingerprint["target"]],
+            }
         }
 
     def build_facts(self) -> Mapping[str, str]:
@@ -175,7 +192,6 @@ class CoreMLBackend:
         request: dict[str, Any] = {
             "runtime": "coreml",
             "threads": 1,
-            "affinity": None,
             "compute_units": COMPUTE_UNITS[self.compute_units],
         }
         return self.place.run(request, models, timing)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from latency.artifact import Artifact
 from latency.backend import BackendError, DeviceBackend
-from latency.devices import DeviceProfile, open_backend
+from latency.backends import open_backend
+from latency.device_profile import DeviceProfile
 from latency.lease import device_lease
 from latency.session_record import timed_session
 from latency.timing import TimingConfig
@@ -59,11 +60,17 @@ def _checks(profile: DeviceProfile, folder: Path, lease_timeout_s: float) -> Ite
             where = f"{backend.place.name}, Python {device['python']} there"
             yield Check(name="connection", ok=True, message=where)
         lacking = backend.missing()
-        yield Check(name="runtime", ok=lacking is None, message=lacking or _runtime(backend))
+        runtime = lacking or f"{_runtime(backend)}; offers {', '.join(profile.offered)}"
+        yield Check(name="runtime", ok=lacking is None, message=runtime)
         yield _throttling(device["throttled"])
         if lacking is None:
             yield from _sessions(backend, folder, profile.lease, lease_timeout_s)
-        yield _governor(device["governor"])
+        place = backend.place
+        if str(place.preparation):
+            unmet = place.preparation.unmet(device, place.name)
+            message = "; ".join(unmet) or f"for each session: {place.preparation}"
+            yield Check(name="preparation", ok=not unmet, message=message)
+        yield _governor(place.preparation.fingerprint(device)["governor"])
         yield _load(device["load"], len(device["cpus"]))
         yield _disk(Path.cwd())
 
@@ -87,11 +94,12 @@ def _sessions(
     try:
         anchor, candidate = backend.anchor(folder), backend.anchor(folder, layers=4)
         with device_lease(lease, timeout_s=lease_timeout_s):
-            ratios, anchor_us = _two_sessions(backend, anchor, candidate)
+            ratios, anchor_us, hot = _two_sessions(backend, anchor, candidate)
     except (UserError, BackendError) as error:
         yield Check(name="session", ok=False, message=str(error))
         return
-    yield Check(name="session", ok=True, message=f"the anchor takes {anchor_us:.0f} us")
+    message = "; ".join([f"the anchor takes {anchor_us:.0f} us", *hot])
+    yield Check(name="session", ok=not hot, message=message)
     spread = abs(ratios[1] / ratios[0] - 1)
     message = f"two sessions differ by {100 * spread:.1f} %"
     if spread > MAX_SPREAD:
@@ -101,9 +109,9 @@ def _sessions(
 
 def _two_sessions(
     backend: DeviceBackend, anchor: Artifact, candidate: Artifact
-) -> tuple[list[float], float]:
-    """Ratio of the candidate in each of two sessions, and the anchor's latency in us."""
-    ratios, anchor_us = [], 0.0
+) -> tuple[list[float], float, list[str]]:
+    """Ratio of the candidate in each of two sessions, the anchor's us, and why one was hot."""
+    ratios, anchor_us, hot = [], 0.0, []
     for seed in range(2):
         timing = TIMING.with_seed(seed)
         about = {"session_id": "", "seed": seed, "started_at": "", "timing": {}}
@@ -112,7 +120,8 @@ def _two_sessions(
         record = timed_session(about, models, samples, timing, None)
         ratios.append(record.models[1].ratio or 0.0)
         anchor_us = (record.anchor_ns or 0.0) / 1e3
-    return ratios, anchor_us
+        hot += [record.message] if record.hot else []
+    return ratios, anchor_us, list(dict.fromkeys(hot))
 
 
 def _governor(governor: str) -> Check:
@@ -121,7 +130,10 @@ def _governor(governor: str) -> Check:
     if governor == "unknown":
         message += ": not readable here, as in most virtual machines"
     elif not ok:
-        message += "; `cpupower frequency-set -g performance` makes latencies repeatable"
+        message += (
+            "; `prepare: {governor: performance}` in the profile, or `cpupower frequency-set -g "
+            "performance`, makes latencies repeatable"
+        )
     return Check(name="governor", ok=ok, message=message)
 
 

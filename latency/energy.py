@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from latency.nvml import Nvml
+
 ROOT = Path("/")
 INPUTS = ("VDD_IN", "POM_5V_IN", "POM_5V_IN0")
 """Labels of the rail that feeds a whole Jetson; where a board has none, its rails add up."""
@@ -89,22 +91,16 @@ class NvmlMeter:
         Raises:
             OSError: There is no driver, no GPU, or it does not tell.
         """
-        self._library = ctypes.CDLL("libnvidia-ml.so.1") if library is None else library
-        self._device = ctypes.c_void_p()
-        self._call("nvmlInit_v2")
-        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(0), ctypes.byref(self._device))
+        self._nvml = Nvml(library)
         self.read_mj()
 
     def read_mj(self) -> float:
         """See `Meter`."""
         energy_mj = ctypes.c_ulonglong()
-        self._call("nvmlDeviceGetTotalEnergyConsumption", self._device, ctypes.byref(energy_mj))
+        self._nvml.call(
+            "nvmlDeviceGetTotalEnergyConsumption", self._nvml.device, ctypes.byref(energy_mj)
+        )
         return float(energy_mj.value)
-
-    def _call(self, function: str, *arguments: Any) -> None:
-        code = getattr(self._library, function)(*arguments)
-        if code:
-            raise OSError(f"NVML {function} returned {code}")
 
 
 class JetsonMeter:

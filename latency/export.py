@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +13,9 @@ from latency.artifact import Artifact, build_artifact, load_artifact
 from latency.backend import DeviceBackend
 from latency.files import write_bytes
 from latency.graphs import OPSET, GraphLibrary
+from latency.policy import tolerance
 from supernet.parts import Network
+from supernet.quantization import QuantizedLinear
 
 ONNX_FACTS: Mapping[str, str] = {"opset": str(OPSET), "precision": "fp32"}
 """How `write_network` writes: see `DeviceBackend.build_facts`."""
@@ -66,19 +68,37 @@ def export_network(
         path,
         inputs={name: value.numpy() for name, value in feeds.items()},
         outputs={port.name: values[port.name].detach().numpy() for port in network.outputs},
-        tolerance=backend.tolerance,
+        tolerance=max(backend.tolerance, tolerance(schemes_of(network))),
         provenance=facts,
     )
 
 
 def known_artifact(
-    path: Path, *, backend: DeviceBackend, provenance: Mapping[str, object]
+    path: Path,
+    *,
+    backend: DeviceBackend,
+    provenance: Mapping[str, object],
+    schemes: Collection[str] = (),
 ) -> Artifact | None:
-    """The artifact of an earlier `export_network`, or None if it is not (wholly) there."""
+    """The artifact of an earlier `export_network`, or None if it is not (wholly) there.
+
+    Args:
+        path: The file.
+        backend: Made it.
+        provenance: As it was given then.
+        schemes: Of the network's linear layers that are not in fp32.
+    """
     if not (path.exists() and path.with_suffix(".npz").exists()):
         return None
     facts = {**provenance, **backend.build_facts()}
-    return load_artifact(path, tolerance=backend.tolerance, provenance=facts)
+    allowed = max(backend.tolerance, tolerance(schemes))
+    return load_artifact(path, tolerance=allowed, provenance=facts)
+
+
+def schemes_of(network: Network) -> set[str]:
+    """Schemes of a network's linear layers that are not in fp32."""
+    layers = (layer for part in network.parts for layer in part.module.modules())
+    return {layer.scheme.name for layer in layers if isinstance(layer, QuantizedLinear)}
 
 
 def build_key(backend: DeviceBackend) -> str:

@@ -3,7 +3,8 @@
 `torch.onnx.export` takes seconds for a whole network and less for one block, and a search space
 has few distinct blocks. So a part is exported once per shape, its weights become inputs of an ONNX
 function, and a network is calls of such functions, inlined. A chain of a latency table, a whole
-subnet and the file that ships are put together from the same functions.
+subnet and the file that ships are put together from the same functions. A precision policy is
+written into what is put together (`latency.policy`): parts are exported in fp32.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +29,9 @@ from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
 
 from latency.database import storage_errors
+from latency.policy import write_policy
 from supernet.parts import Network, Part, Port, example_inputs
+from supernet.quantization import QuantizedLinear, full_precision
 
 OPSET = 23
 DOMAIN = "elastic_nas"
@@ -80,7 +84,7 @@ class GraphLibrary:
         """The network as one ONNX model with the weights of its modules.
 
         Args:
-            network: What to put together.
+            network: What to put together; its quantized layers keep their schemes.
             metadata: Strings that are kept in the model.
 
         Raises:
@@ -89,7 +93,9 @@ class GraphLibrary:
         functions: dict[str, onnx.FunctionProto] = {}
         nodes, initializers = [], []
         examples: list[dict[str, Tensor]] = []
+        layers: dict[str, QuantizedLinear] = {}
         for part in network.parts:
+            quantized, part = part, replace(part, module=full_precision(part.module))
             key = module_key(part.module)
             if key not in self._functions:
                 if not examples and _read(self._path(key)) is None:
@@ -99,6 +105,10 @@ class GraphLibrary:
             functions[key] = function
             parameters = dict(part.module.named_parameters())
             for weight, (name, transposed) in weights.items():
+                owner, _, leaf = name.rpartition(".")
+                layer = quantized.module.get_submodule(owner)
+                if isinstance(layer, QuantizedLinear) and leaf == "weight":
+                    layers[f"{part.name}.{weight}"] = layer
                 array = parameters[name].detach().numpy()
                 initializers.append(
                     numpy_helper.from_array(
@@ -133,6 +143,7 @@ class GraphLibrary:
         for position in reversed(range(len(model.opset_import))):
             if model.opset_import[position].domain == DOMAIN:
                 del model.opset_import[position]
+        write_policy(model, layers)
         helper.set_model_props(model, dict(metadata or {}))
         onnx.checker.check_model(model)
         return model

@@ -65,8 +65,8 @@ def plan(blocks: Sequence[Block], grid: int | None = None) -> Plan:
     points = grid or (max(len(blocks), 2) if len(blocks) <= WHOLE_BLOCKS else GRID_POINTS)
     ranks: dict[Block, int] = {}
     held_out: set[Block] = set()
-    for kind in dict.fromkeys(block.kind for block in blocks):
-        members = [block for block in blocks if block.kind == kind]
+    for variant in dict.fromkeys(block.variant for block in blocks):
+        members = [block for block in blocks if block.variant == variant]
         found = _ranks(members, points)
         ranks |= found
         held_out |= _held_out(members, found)

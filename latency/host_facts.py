@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from latency import governor as governors
 from latency import nvidia
 
 RUNTIMES = ("onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "coremltools")
@@ -72,7 +73,8 @@ def describe() -> dict[str, Any]:
         `fingerprint`: processor and system, the same until one of them changes; `python`;
         `platform` as in `sys.platform`; `packages`: versions of the runtimes (null: not there);
         `cpus`: those that this process may use; `gpu`: the first NVIDIA GPU, and `no_gpu`: why
-        there is none (null: there is one); `governor`, `load` and `throttled` of this moment.
+        there is none (null: there is one); `governors`: those that this process may set;
+        `governor`, `load`, `throttled` and `temperatures_c` of this moment.
     """
     return {
         "fingerprint": {
@@ -90,7 +92,9 @@ def describe() -> dict[str, Any]:
         "cpus": available_cpus(),
         "gpu": nvidia.identity(),
         "no_gpu": nvidia.missing(),
+        "governors": governors.settable(available_cpus()),
         "governor": governor(),
+        "temperatures_c": temperatures_c(),
         "load": os.getloadavg()[0],
         "throttled": throttling(),
     }

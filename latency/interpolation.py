@@ -31,6 +31,7 @@ class InterpolationError:
     workload: str
     """Name of the workload."""
     kind: str
+    """Kind of the blocks, with their schemes where they are not in fp32."""
     method: str
     """`linear` or `pchip`."""
     interpolated: int
@@ -90,7 +91,7 @@ def interpolate(
     return {block: max(value, 0.0) for block, value in values.items() if value is not None}, (
         InterpolationError(
             workload=workload,
-            kind=wanted[0].kind,
+            kind=wanted[0].variant,
             method=method,
             interpolated=sum(value is not None for value in values.values()),
             held_out=len(found),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 IDENTITY = {"gpu": "name", "driver": "driver_version", "compute_capability": "compute_cap"}
 STATE = {
@@ -18,6 +20,16 @@ STATE = {
     "power_w": "power.draw",
     "throttle_reasons": "clocks_event_reasons.active",
 }
+
+
+def has_models(request: Mapping[str, Any]) -> bool:
+    """Whether the models of a session (see `latency.session`) are on the GPU."""
+    providers = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    return (
+        request.get("runtime") == "tensorrt"
+        or request.get("device") == "cuda"
+        or request.get("provider") in providers
+    )
 
 
 def missing() -> str | None:

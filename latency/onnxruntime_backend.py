@@ -13,6 +13,7 @@ from latency.backend import BackendError, Samples
 from latency.place import Place, ThisHost, checked
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
+from search_spaces.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,9 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     suffix = ".onnx"
     tolerance = 1e-4
+    precisions: tuple[str, ...] = tuple(SCHEMES)[::-1]
+    """fp32, and the schemes of precision policies, which are for the CPU provider."""
+    precision = "fp32"
 
     def __init__(
         self,
@@ -43,7 +47,6 @@ class OnnxRuntimeBackend:
         provider: str = CPU,
         options: Mapping[str, object] | None = None,
         spinning: bool = False,
-        affinity: Sequence[int] | None = None,
         place: Place | None = None,
     ) -> None:
         """Describe the runtime; starts nothing.
@@ -53,19 +56,17 @@ class OnnxRuntimeBackend:
             provider: Execution provider, asserted in every session.
             options: The provider's own options, as onnxruntime names them.
             spinning: Whether idle threads spin.
-            affinity: CPUs to pin a session to; None leaves the choice to the scheduler.
             place: Where sessions run; None is this host.
         """
         self.threads = threads
         self.provider = provider
         self.options = {name: _option(value) for name, value in (options or {}).items()}
         self.spinning = spinning
-        self.affinity = None if affinity is None else sorted(affinity)
         self.place = place or ThisHost()
 
     def fingerprint(self) -> Mapping[str, str]:
         """Processor, system, runtime and its options; see `DeviceBackend`."""
-        device = checked(self.place, "onnxruntime", threads=self.threads, affinity=self.affinity)
+        device = checked(self.place, "onnxruntime", threads=self.threads)
         facts = {
             **device["fingerprint"],
             "runtime": f"onnxruntime {device['packages']['onnxruntime']}",
@@ -73,11 +74,22 @@ class OnnxRuntimeBackend:
             "threads": str(self.threads),
             "spinning": "on" if self.spinning else "off",
         }
-        if self.affinity is not None:
-            facts["cpus"] = ",".join(str(cpu) for cpu in self.affinity)
         if self.options:
             facts["provider_options"] = json.dumps(self.options, sort_keys=True)
         return facts
+
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
+        """
+        return {
+            "provider": fingerprint["provider"],
+            "spinning": fingerprint["spinning"] == "on",
+            "options": json.loads(fingerprint.get("provider_options", "{}")),
+        }
 
     def missing(self) -> str | None:
         """Whether onnxruntime is there, with the provider; see `DeviceBackend`."""
@@ -136,7 +148,6 @@ class OnnxRuntimeBackend:
             "provider": self.provider,
             "options": self.options,
             "spinning": self.spinning,
-            "affinity": self.affinity,
         }
 
 

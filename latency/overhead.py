@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from latency.measurement import Measurement
-from latency.resources import RESOURCES, resource_of
+from latency.resources import RESOURCES, Amount, amounts_of
 from latency.statistics import mean_interval
 from search_spaces.blocks import Block
 from search_spaces.errors import UserError
@@ -30,19 +30,23 @@ class Overhead:
     """Latency in units of the anchor's."""
     half_width: float = 0.0
     """Half-width of its 95 % interval."""
-    resources: Mapping[str, float | None] = field(default_factory=dict)
+    resources: Mapping[str, Amount | None] = field(default_factory=dict)
     """By name (`latency.resources.RESOURCES`); None where the device does not tell."""
 
-    def resource(self, name: str) -> float:
+    quick: bool = False
+    """Whether some of its sessions were in quick mode."""
+
+    def resource(self, name: str) -> Amount:
         """What of a resource goes off a chain."""
-        return self.resources.get(name) or 0.0
+        return self.resources.get(name) or (0.0, 0.0)
 
 
 def references(blocks: Sequence[Block]) -> list[Block]:
     """The smallest blocks of each kind, at its least and at its largest embedding width."""
     found = []
     for kind in dict.fromkeys(block.kind for block in blocks if block.kind != "fixed"):
-        members = [block for block in blocks if block.kind == kind]
+        # What a chain costs beside its blocks is the same for every scheme
+        members = [block for block in blocks if block.kind == kind and not block.precision]
         embeds = [block.width("embed") for block in members]
         for embed in sorted({min(embeds), max(embeds)}):
             found.append(min((b for b in members if b.width("embed") == embed), key=_size))
@@ -85,6 +89,7 @@ def overhead_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> Overhead:
         ratio=max(fmean(means), 0.0),
         half_width=max(together, apart),
         resources={name: _resource(name, pairs) for name in RESOURCES},
+        quick=any(one.quick for chains in pairs for one in chains),
     )
 
 
@@ -93,11 +98,13 @@ def chain_overhead(few: float, many: float) -> float:
     return (MANY * few - FEW * many) / (MANY - FEW)
 
 
-def _resource(name: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> float | None:
-    values = []
+def _resource(name: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> Amount | None:
+    """The mean of the pairs' overheads."""
+    values, widths = [], []
     for chains in pairs:
-        few, many = (resource_of(one)[name] for one in chains)
+        few, many = (amounts_of(one)[name] for one in chains)
         if few is None or many is None:
             return None
-        values.append(max(chain_overhead(few, many), 0.0))
-    return fmean(values)
+        values.append(max(chain_overhead(few[0], many[0]), 0.0))
+        widths.append(math.hypot(MANY * few[1], FEW * many[1]) / (MANY - FEW))
+    return fmean(values), math.hypot(*widths) / len(widths)

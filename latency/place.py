@@ -14,6 +14,7 @@ from latency.artifact import Artifact
 from latency.backend import Samples
 from latency.database import storage_errors
 from latency.outcome import engine_hash, samples_of
+from latency.preparation import UNPREPARED, Preparation
 from latency.session_process import run_process
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
@@ -24,6 +25,9 @@ BUILD_S = 1800.0
 
 class Place(Protocol):
     """A machine on which every session is a fresh process. Backends say what runs in it."""
+
+    preparation: Preparation
+    """What is done to it before each session."""
 
     @property
     def name(self) -> str:
@@ -49,7 +53,7 @@ class Place(Protocol):
         """Time models in one fresh process; see `DeviceBackend.run_session`.
 
         Args:
-            request: `runtime`, `threads`, `affinity`, and what that runtime asks for; see
+            request: `runtime`, `threads`, and what that runtime asks for; see
                 `latency.session`.
             models: The anchor first. None at all: only tries whether the runtime is there.
             timing: The numbers of the session.
@@ -85,7 +89,8 @@ class ThisHost:
 
     name = "this host"
 
-    def __init__(self) -> None:
+    def __init__(self, preparation: Preparation = UNPREPARED) -> None:
+        self.preparation = preparation
         self._description: dict[str, Any] = {}
 
     def describe(self) -> Mapping[str, Any]:
@@ -113,7 +118,7 @@ class ThisHost:
             for model in models
         ]
         outcome = _process(
-            {"models": listed, **request, **timing.request()},
+            {"models": listed, **request, **self.preparation.request(), **timing.request()},
             timeout_s=loading_s + timing.timeout_s(len(models)),
         )
         return samples_of(outcome, self.name)
@@ -142,16 +147,16 @@ def checked(
     module: str,
     *,
     threads: int = 1,
-    affinity: Sequence[int] | None = None,
     gpu: bool = False,
 ) -> Mapping[str, Any]:
     """What a machine says of itself, if it has a runtime and what else is asked for.
+
+    Its fingerprint is as it is in a session, once the machine is prepared.
 
     Args:
         place: The machine.
         module: The runtime, one of `latency.host_facts.RUNTIMES`.
         threads: It has as many CPUs.
-        affinity: It has these CPUs.
         gpu: It has an NVIDIA GPU.
 
     Raises:
@@ -169,11 +174,10 @@ def checked(
         )
     if not 1 <= threads <= len(cpus):
         raise UserError(f"threads {threads} is not in 1..{len(cpus)}, the CPUs of {place.name}")
-    if affinity is not None and not set(affinity) <= set(cpus):
-        raise UserError(f"affinity {list(affinity)} is not within the CPUs {cpus} of {place.name}")
+    place.preparation.check(description, place.name)
     if gpu and description["no_gpu"] is not None:
         raise UserError(f"{place.name}: {description['no_gpu']}")
-    return description
+    return {**description, "fingerprint": place.preparation.fingerprint(description)}
 
 
 def cache_folder() -> Path:

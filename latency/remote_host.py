@@ -17,6 +17,7 @@ from latency.backend import DeviceLostError, ModelRejectedError, Samples
 from latency.link import Link
 from latency.outcome import engine_hash, samples_of
 from latency.place import BUILD_S
+from latency.preparation import UNPREPARED, Preparation
 from latency.timing import TimingConfig
 from latency.transport import LinkError, Transport
 from search_spaces.errors import UserError
@@ -38,6 +39,7 @@ class RemoteHost:
         transport: Transport,
         *,
         folder: str = "~/.cache/elastic-nas",
+        preparation: Preparation = UNPREPARED,
         silence_s: float = 20.0,
         link_retries: int = 5,
         pause_s: float = 0.2,
@@ -47,12 +49,14 @@ class RemoteHost:
         Args:
             transport: The way to the device.
             folder: Where the agent and its cache lie on the device; `~` is the home there.
+            preparation: What is done to the device before each session.
             silence_s: A link without a word for so long counts as cut.
             link_retries: New connections within one session before the device counts as lost.
             pause_s: First pause before such a connection; doubles each time, jittered by half.
         """
         self.transport = transport
         self.folder = folder
+        self.preparation = preparation
         self.silence_s = silence_s
         self.link_retries = link_retries
         self.pause_s = pause_s
@@ -101,7 +105,7 @@ class RemoteHost:
         files = _Files()
         listed = [files.add(model) for model in models]
         outcome = self._outcome(
-            {"models": listed, **request, **timing.request()},
+            {"models": listed, **request, **self.preparation.request(), **timing.request()},
             files,
             timeout_s=loading_s + timing.timeout_s(len(models)),
         )
@@ -145,7 +149,8 @@ class RemoteHost:
     ) -> dict[str, Any]:
         """What became of the session of a request, with its files sent if they are not there."""
         known = self.describe()
-        name = _name([request, known["fingerprint"], known["packages"], known["gpu"]])
+        fingerprint = self.preparation.fingerprint(known)
+        name = _name([request, fingerprint, known["packages"], known["gpu"]])
 
         def session(link: Link) -> dict[str, Any]:
             if self._received is not None:
@@ -193,6 +198,10 @@ class RemoteHost:
             self._description = description
         for kind in ("fingerprint", "packages", "gpu"):
             old, new = self._description[kind], description[kind]
+            if kind == "fingerprint":  # a session that goes on holds the governor
+                old, new = (
+                    self.preparation.fingerprint(one) for one in (self._description, description)
+                )
             for key in old:
                 if old[key] != new.get(key):
                     raise UserError(

@@ -13,7 +13,7 @@ from latency.transport import LocalTransport, Transport
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
-    from latency.devices import DeviceProfile
+    from latency.device_profile import DeviceProfile
 
 TRANSPORTS = ("local", "ssh")
 TEXTS = ("host", "user", "identity", "known_hosts", "python", "folder")
@@ -48,7 +48,7 @@ def open_place(profile: DeviceProfile) -> Place:
     Raises:
         UserError: The host is not set, or `python` is not an interpreter's name.
     """
-    return open_remote(profile) if profile.by_agent else ThisHost()
+    return open_remote(profile) if profile.by_agent else ThisHost(profile.preparation)
 
 
 def open_remote(profile: DeviceProfile) -> RemoteHost:
@@ -57,7 +57,7 @@ def open_remote(profile: DeviceProfile) -> RemoteHost:
     Raises:
         UserError: See `open_place`.
     """
-    return RemoteHost(_transport(profile), folder=profile.folder)
+    return RemoteHost(_transport(profile), folder=profile.folder, preparation=profile.preparation)
 
 
 def clean_device(profile: DeviceProfile) -> None:
@@ -79,10 +79,7 @@ def _transport(profile: DeviceProfile) -> Transport:
     if profile.transport == "local":
         return LocalTransport(profile.python or sys.executable)
     if profile.host is None:
-        raise UserError(
-            f"its host is not set; write `host: NAME` and `transport: ssh` into "
-            f"devices/{profile.name}.yaml"
-        )
+        raise UserError(f"its host is not set; write `host: NAME` into devices/{profile.name}.yaml")
     from latency.ssh import SshTransport  # here: asyncio takes a while to import
 
     return SshTransport(

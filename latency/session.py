@@ -25,13 +25,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from latency import host_facts
+from latency import host_facts, nvidia
 from latency.digest import model_sha256
 from latency.energy import Meter, energy_mj, open_meter
 from latency.memory import PeakMemory
@@ -165,9 +165,9 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     """Run one session.
 
     Args:
-        request: models (the anchor first; each sha256, path, feeds, tolerance), threads,
-            affinity (CPU numbers or null), seed, rounds, block_ms, warmup_s, anchor_blocks, and
-            what the runtime asks for. Without models, nothing is timed: the runtime is there.
+        request: models (the anchor first; each sha256, path, feeds, tolerance), threads, seed,
+            rounds, block_ms, warmup_s, anchor_blocks, and what the runtime asks for. Without
+            models, nothing is timed: the runtime is there.
         runtime: What loads and runs the models.
 
     Returns:
@@ -175,8 +175,6 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     """
     if not request["models"]:
         return {"models": [], "facts": {}}
-    if request["affinity"] is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, request["affinity"])
     started, before = time.time(), host_facts.state()
     models, rejected = _load(request, runtime)
     if rejected:
@@ -193,7 +191,7 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
         _emit({"stage": "time", "model": index})
         samples, preempted = models[index].block(block_ns)
         blocks[index].append(_summary(samples, preempted, round_, position))
-    meter, no_meter = open_meter(gpu=_on_gpu(request))
+    meter, no_meter = open_meter(gpu=nvidia.has_models(request))
     energies: list[float | None] = [None] * len(models)
     if meter is not None:
         for index, model in enumerate(models):
@@ -207,7 +205,7 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
                 "max_abs_difference": m.difference,
                 "energy_mj": e,
                 # What lies on a GPU is not resident memory
-                "peak_memory_bytes": None if _on_gpu(request) else m.peak_memory_bytes,
+                "peak_memory_bytes": None if nvidia.has_models(request) else m.peak_memory_bytes,
             }
             for m, b, e in zip(models, blocks, energies)
         ],
@@ -229,15 +227,6 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
             **runtime.facts(),
         },
     }
-
-
-def _on_gpu(request: dict[str, Any]) -> bool:
-    gpu_providers = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
-    return (
-        request["runtime"] == "tensorrt"
-        or request.get("device") == "cuda"
-        or request.get("provider") in gpu_providers
-    )
 
 
 def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[str, str]]:
@@ -306,6 +295,20 @@ def _die_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _pin(cpus: Sequence[int] | None) -> None:
+    """Keep this process to some CPUs, before the runtime starts threads of its own.
+
+    Raises:
+        Refused: The system cannot, or has no such CPUs.
+    """
+    if cpus is None:
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (AttributeError, OSError) as error:
+        raise Refused(f"affinity {list(cpus)} is not possible ({error}); change it") from None
+
+
 def open_runtime(request: dict[str, Any]) -> Runtime:
     """The runtime that a request names.
 
@@ -336,6 +339,7 @@ def main() -> None:
 
             reply = serve_build(request["build"])
         else:
+            _pin(request["affinity"])
             reply = serve(request, open_runtime(request))
     except Refused as error:
         reply = {"refused": str(error)}

@@ -17,8 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latency import host_facts
+from latency import governor, host_facts, nvidia
+from latency.nvml import nvml
 
+COOL_S = 300.0
+"""Longest wait for a device to cool down before a session."""
 POLL_S = 2.0
 """Time between two looks at throttling and temperatures: a look costs a Raspberry Pi 5 ms."""
 
@@ -34,7 +37,8 @@ def run_process(
 
     Args:
         command: Runs `latency.session.main`.
-        request: What that takes.
+        request: What that takes. `prepare` (governor, cool_to_c; null asks for nothing) is done
+            here, before, and undone after; what became of it is the fact `prepared`.
         timeout_s: Longest time; 10 times the child's own estimate where that is more.
         environment: The child's; None leaves ours.
 
@@ -45,9 +49,41 @@ def run_process(
     Raises:
         OSError: The disk is full.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        process = _Process(Path(folder), command, request)
+    with contextlib.ExitStack() as stack:
+        process = _Process(
+            Path(stack.enter_context(tempfile.TemporaryDirectory())), command, request
+        )
+        # A session without models only looks whether the runtime is there
+        wanted = request.get("prepare", {}) if request["models"] else {}
+        if wanted.get("cool_to_c") is not None:
+            process.prepared["cooling"] = cool_down(wanted["cool_to_c"])
+        if wanted.get("governor") is not None:
+            cpus = request["affinity"] or host_facts.available_cpus()
+            held = governor.held(wanted["governor"], cpus)
+            process.prepared["governor"] = stack.enter_context(held)
         return process.outcome(timeout_s, environment)
+
+
+def cool_down(
+    limit_c: float, *, longest_s: float = COOL_S, pause_s: float = 1.0
+) -> dict[str, float | None]:
+    """Wait until no sensor is hotter than a limit, or for `longest_s`.
+
+    Returns:
+        `limit_c`; `waited_s`; and `hottest_c` at the end, null where there is no sensor.
+    """
+    start = time.monotonic()
+    while True:
+        hottest_c = _hottest_c()
+        waited_s = time.monotonic() - start
+        if hottest_c is None or hottest_c <= limit_c or waited_s >= longest_s:
+            return {"limit_c": limit_c, "waited_s": waited_s, "hottest_c": hottest_c}
+        time.sleep(pause_s)
+
+
+def _hottest_c() -> float | None:
+    values = [celsius for celsius in host_facts.temperatures_c().values() if celsius == celsius]
+    return max(values, default=None)
 
 
 class _Process:
@@ -57,6 +93,7 @@ class _Process:
         self.stdout, self.stderr = folder / "stdout", folder / "stderr"
         self.throttled: set[str] = set()
         self.hottest_c: float | None = None
+        self.prepared: dict[str, Any] = {}
 
     def outcome(self, timeout_s: float, environment: Mapping[str, str] | None) -> dict[str, Any]:
         # Files, not pipes: nothing to drain while waiting, and readable when the time is up
@@ -116,14 +153,21 @@ class _Process:
 
     def _look(self) -> None:
         self.throttled.update(host_facts.throttling())
-        for celsius in host_facts.temperatures_c().values():
-            if celsius == celsius and (self.hottest_c is None or celsius > self.hottest_c):
-                self.hottest_c = celsius
+        if self.request["models"] and nvidia.has_models(self.request):
+            library = nvml()
+            self.throttled.update(library.slowdowns() if library else ())
+        now_c = _hottest_c()
+        if now_c is not None and (self.hottest_c is None or now_c > self.hottest_c):
+            self.hottest_c = now_c
 
     def _with_heat(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "facts" in reply:
             self._look()
-            reply["facts"].update(throttled=sorted(self.throttled), hottest_c=self.hottest_c)
+            reply["facts"].update(
+                throttled=sorted(self.throttled),
+                hottest_c=self.hottest_c,
+                prepared=self.prepared,
+            )
         return reply
 
     def _messages(self) -> list[dict[str, Any]]:

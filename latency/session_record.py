@@ -110,6 +110,6 @@ def utc_now() -> str:
 
 
 def _throttled(facts: Mapping[str, object]) -> list[str]:
-    """What held the device back during a session; see `latency.host_facts.throttling`."""
+    """What held a session's device back; `latency.host_facts.throttling`, `latency.nvml`."""
     reasons = facts.get("throttled")
     return [str(reason) for reason in reasons] if isinstance(reasons, list) else []

@@ -32,11 +32,16 @@ class TableRow:
     """Sessions it was measured in; 0 for an interpolated row."""
     status: str
     """`ok`, `unstable` or `interpolated`."""
+    mode: str | None = None
+    """`quick` or `standard`, of all its sessions; None for an interpolated row."""
     std_ms: float | None = None
     """Standard deviation of an interpolated row; the interval is 1.96 times that to each side."""
     energy_mj: float | None = None
     peak_memory_bytes: float | None = None
-    """See `latency.backend.Samples`; None where the device does not tell."""
+    """See `latency.backend.Samples`; mean over sessions; None where the device does not tell."""
+    energy_mj_interval: Sequence[float] | None = None
+    peak_memory_bytes_interval: Sequence[float] | None = None
+    """Ends of the 95 % intervals over sessions; None where there are none."""
     provenance: Mapping[str, object] = field(default_factory=dict, compare=False)
     """See `latency.table_measurement.row_provenance`."""
 
@@ -45,15 +50,22 @@ class TableRow:
         return {
             "workload": self.workload,
             "kind": self.block.kind,
-            "widths": dict(self.block.widths),
+            "widths": self.block.genes,
             "latency_ms": self.latency_ms,
             "low_ms": self.low_ms,
             "high_ms": self.high_ms,
             "sessions": self.sessions,
             "status": self.status,
+            "mode": self.mode,
             "std_ms": self.std_ms,
-            **{name: getattr(self, name) for name in RESOURCES},
+            **self.resources,
         }
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """Energy and peak memory, with their intervals, by the names of the fields."""
+        names = [name for one in RESOURCES for name in (one, f"{one}_interval")]
+        return {name: getattr(self, name) for name in names}
 
 
 class LatencyTable:
@@ -93,7 +105,7 @@ class LatencyTable:
             UserError: As for `latency_ms`.
         """
         try:
-            return self._rows[workload, block]
+            return self._rows[workload, block.timed]
         except KeyError:
             raise UserError(
                 f"the latency table has no row for {block} with workload {workload!r}: it is of "
@@ -119,14 +131,14 @@ def fill_in(
     """
     found, errors = dict(rows), []
     for workload in workloads:
-        for kind in dict.fromkeys(block.kind for block in blocks):
-            wanted = [b for b in blocks if b.kind == kind and (workload, b) not in rows]
+        for variant in dict.fromkeys(block.variant for block in blocks):
+            wanted = [b for b in blocks if b.variant == variant and (workload, b) not in rows]
             if not wanted:
                 continue
             measured = {
                 block: row.latency_ms
                 for (name, block), row in rows.items()
-                if name == workload and block.kind == kind
+                if name == workload and block.variant == variant
             }
             values, error = interpolate(workload, measured, wanted, held_out)
             errors.append(error)

@@ -13,14 +13,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from latency.devices import is_device_name
+from latency.device_profile import is_device_name
 from latency.files import replacing
 from latency.measurement import FAILED
 from latency.resources import RESOURCES
 from latency.table_formats import Column, format_of
 from latency.table_store import SUBNET, StoredRow, TableIdentity
-from search_spaces.blocks import Workload
+from search_spaces.blocks import PRECISION, Workload
 from search_spaces.errors import UserError
+from search_spaces.schemes import SCHEMES
 
 SCHEMA = 1
 KINDS = ("fixed", "attention", "ffn", SUBNET)
@@ -198,7 +199,10 @@ def _check(found: Mapping[str, Any]) -> None:
             "all three are milliseconds"
         )
     for name, value in found["widths"].items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if name.startswith(PRECISION):
+            if value not in SCHEMES:
+                raise UserError(f"widths: {name} {value!r} is not one of {', '.join(SCHEMES)}")
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"widths: {name} {value!r} is not a whole number of 1 or more")
     for name, value in found["fingerprint"].items():
         if not isinstance(value, str):

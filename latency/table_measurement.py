@@ -20,7 +20,7 @@ from latency.grid import plan
 from latency.measurement import Measurement
 from latency.overhead import FEW, MANY, Overhead, overhead_of, references
 from latency.protocol import Progress, measure
-from latency.resources import resource_of
+from latency.resources import Amount, amounts_of, resource_fields
 from latency.statistics import mean_interval
 from latency.store import LatencyStore
 from latency.table import LatencyTable, TableRow, fill_in
@@ -83,7 +83,7 @@ def measure_table(
     """
     for workload in workloads.values():
         space.check_workload(workload)
-    blocks, company = space.all_blocks(), company or {}
+    blocks, company = space.timed_blocks(), company or {}
     chosen = plan(blocks, grid)
     rows = dict(known or {})
     steps = [
@@ -188,10 +188,12 @@ def _chain(
     facts: dict[str, object] = {"block": str(block), "copies": copies, "workload": str(workload)}
     shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
     shape.pop("drop_order")
+    shape.pop("precision", None)
     text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:20]
     path = folder / f"{name}{backend.suffix}"
-    artifact = known_artifact(path, backend=backend, provenance=facts)
+    schemes = [name for _, name in block.precision]
+    artifact = known_artifact(path, backend=backend, provenance=facts, schemes=schemes)
     if artifact is None:
         with torch.random.fork_rng(devices=[]):
             # The same weights every time: an interrupted run finds its sessions again.
@@ -229,10 +231,8 @@ def _row(
     half_width = math.hypot(half_width, together, overhead.half_width) / copies
     scale_ms = found.baseline_ns / 1e6
     resources = {
-        name: None
-        if value is None
-        else max(value - (overhead.resources.get(name) or 0.0), 0.0) / copies
-        for name, value in resource_of(found).items()
+        name: None if amount is None else _part(amount, overhead.resource(name), copies)
+        for name, amount in amounts_of(found).items()
     }
     return TableRow(
         block=block,
@@ -242,13 +242,20 @@ def _row(
         high_ms=max(cost + half_width, 0.0) * scale_ms,
         sessions=found.sessions,
         status="ok" if found.status == "ok" and known else "unstable",
-        **resources,
+        mode="quick" if found.quick or overhead.quick else "standard",
+        **resource_fields(resources),
         provenance={
             **row_provenance([found], [artifact], list(found.session_ratios)),
             "copies": copies,
             "overhead_ratio": overhead.ratio,
         },
     )
+
+
+def _part(chain: Amount, overhead: Amount, copies: int) -> Amount:
+    """What one block of a chain takes of a resource."""
+    half_width = math.hypot(chain[1], overhead[1]) / copies
+    return max(chain[0] - overhead[0], 0.0) / copies, half_width
 
 
 def row_provenance(

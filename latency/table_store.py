@@ -104,8 +104,8 @@ class StoredRow:
     workload: Workload
     kind: str
     """`fixed`, `attention` or `ffn`; or `subnet`, measured whole."""
-    widths: Mapping[str, int]
-    """Name and size of every width; of a subnet, its genes."""
+    widths: Mapping[str, int | str]
+    """Name and size of every width, schemes as `precision.PART`; of a subnet, its genes."""
     latency_ms: float
     low_ms: float | None
     high_ms: float | None

@@ -36,6 +36,7 @@ class TensorRTBackend:
 
     name = "tensorrt"
     suffix = ".engine"
+    precisions = tuple(TOLERANCES)
 
     def __init__(
         self,
@@ -78,8 +79,13 @@ class TensorRTBackend:
     def missing(self) -> str | None:
         """Whether the library, PyTorch and a GPU are there; see `DeviceBackend`."""
         try:
-            checked(self.place, self.library)
-            checked(self.place, "torch", gpu=True)  # holds the GPU's memory in a session
+            found = checked(self.place, self.library)
+            if found["packages"]["torch"] is None:
+                return (
+                    f"{self.place.name} has no torch, which holds the GPU's memory in a session; "
+                    "install one with CUDA (for a Jetson NVIDIA's, of its JetPack, not PyPI's)"
+                )
+            checked(self.place, "torch", gpu=True)
         except UserError as error:
             return str(error)
         return None
@@ -92,6 +98,23 @@ class TensorRTBackend:
             **self.build_facts(),
             "runtime": f"{self.library} {device['packages'][self.library]}",
             "cuda_graph": "on" if self.cuda_graph else "off",
+        }
+
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
+        """
+        parts = fingerprint["fp32_parts"]
+        return {
+            "options": {
+                "precision": fingerprint["precision"],
+                "fp32_parts": [] if parts == "none" else parts.split(","),
+                "tf32": fingerprint["tf32"] == "on",
+                "cuda_graph": fingerprint["cuda_graph"] == "on",
+            }
         }
 
     def build_facts(self) -> Mapping[str, str]:
@@ -153,7 +176,6 @@ class TensorRTBackend:
         request: dict[str, Any] = {
             "runtime": "tensorrt",
             "threads": 1,
-            "affinity": None,
             "library": self.library,
             "cuda_graph": self.cuda_graph,
         }

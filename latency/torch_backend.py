@@ -39,6 +39,7 @@ class TorchBackend:
 
     name = "torch"
     suffix = ".pt2"
+    precisions = tuple(TOLERANCES)
 
     def __init__(
         self,
@@ -104,6 +105,17 @@ class TorchBackend:
             facts |= {"cuda_graph": "on" if self.cuda_graph else "off", **device["gpu"]}
         return facts
 
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        """Its options, as keys of a device profile, from what `fingerprint` once said.
+
+        Raises:
+            KeyError, ValueError: It said no such thing.
+        """
+        told = {"device": "compute", "mode": "mode", "precision": "precision"}
+        options: dict[str, Any] = {name: fingerprint[fact] for name, fact in told.items()}
+        return {"options": {**options, "cuda_graph": fingerprint.get("cuda_graph") == "on"}}
+
     def build_facts(self) -> Mapping[str, str]:
         """Precision and version: a program of another version may be of other operators."""
         version = importlib.metadata.version("torch")
@@ -151,7 +163,6 @@ class TorchBackend:
         request: dict[str, Any] = {
             "runtime": "torch",
             "threads": self.threads,
-            "affinity": None,
             "device": self.device,
             "mode": self.mode,
             "cuda_graph": self.cuda_graph,

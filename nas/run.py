@@ -11,7 +11,7 @@ from rich.console import Console
 
 from latency.absent import find_device
 from latency.database import connect
-from latency.devices import DeviceProfile
+from latency.device_profile import DeviceProfile
 from nas.atomic import read_json, remove_leftovers, write_json, write_text
 from nas.config import Config, check_same_supernet, load_config
 from nas.environment import describe_environment

@@ -160,7 +160,7 @@ class TablePredictor:
     def _measured(self) -> list[TableRow | None]:
         """The row of each block; None where there is none."""
         rows = {row.block: row for row in self.table.rows if row.workload == self.workload}
-        return [rows.get(block) for block in self._count.blocks]
+        return [rows.get(block.timed) for block in self._count.blocks]
 
     def _by_kind(self, values: Sequence[float]) -> NDArray[np.float64]:
         kinds = [TERMS.index(block.kind) for block in self._count.blocks]

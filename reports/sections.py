@@ -246,6 +246,16 @@ def notices(data: RunData) -> list[str]:
         for s in data.front.subnets
         if s.name not in failed and any(x.measured_ms.status != "ok" for x in s.latencies.values())
     ]
+    hot = [
+        s.name
+        for s in data.front.subnets
+        if any(x.measured_ms.hot_sessions for x in s.latencies.values())
+    ]
+    if hot:
+        found.append(
+            f"Measured while the device was hot or held itself back: {', '.join(hot)}. "
+            "Cool it, see to its power supply, and measure again."
+        )
     if failed:
         found.append(
             f"Not measured on the device: {', '.join(failed)}. Only predictions are shown."
@@ -295,8 +305,11 @@ def _told(front: Front, workload: str) -> list[str]:
 
 def _resource(latency: WorkloadLatency | None, name: str) -> Cell:
     value = getattr(latency, name, None)
-    is_size = name == "peak_memory_bytes"
-    return Cell(text=numbers.size(value) if is_size else numbers.significant(value), sort=value)
+    shown = numbers.size if name == "peak_memory_bytes" else numbers.significant
+    text, ends = shown(value), getattr(latency, f"{name}_interval", None)
+    if ends is not None and len(ends) == 2:
+        text += f" [{shown(ends[0])}, {shown(ends[1])}]"
+    return Cell(text=text, sort=value)
 
 
 def _front_row(subnet: FrontSubnet, told: Mapping[str, Sequence[str]], cached: bool) -> list[Cell]:

@@ -8,6 +8,14 @@ from reports.numbers import MISSING
 from reports.stages import Genes
 
 _LAYER_GENE = re.compile(r"(heads|ffn)\.(\d{1,3})")
+_PARTS = {
+    "qkv": "query, key, value",
+    "attention_out": "attention output",
+    "ffn_in": "FFN in",
+    "ffn_out": "FFN out",
+}
+_SCHEME_GENE = re.compile(rf"precision\.({'|'.join(_PARTS)})\.(\d{{1,3}})")
+"""Genes of a precision policy, and what people call the parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +76,25 @@ def describe(genes: Genes, layers: int) -> tuple[str, ...]:
             lines[0] = f"embedding {genes['embed']}, " + lines[0]
         lines.append("heads " + " ".join(str(x.heads) if x.kept else MISSING for x in shape))
         lines.append("FFN " + " ".join(str(x.ffn) if x.kept else MISSING for x in shape))
+        lines += _policies(genes, layers)
     known = {f"{kind}.{i}" for kind, i, _ in _layer_genes(genes)} | {"embed", "depth"}
+    known |= {name for name in genes if _SCHEME_GENE.fullmatch(name)}
     known = known if kept else set()
     rest = [f"{name} = {value}" for name, value in sorted(genes.items()) if name not in known]
     return (*lines, *rest)
+
+
+def _policies(genes: Genes, layers: int) -> list[str]:
+    """A line for each part of the layers that is not fp32 everywhere."""
+    found: dict[str, dict[int, str]] = {}
+    for name, value in genes.items():
+        if match := _SCHEME_GENE.fullmatch(name):
+            found.setdefault(match[1], {})[int(match[2])] = str(value)
+    return [
+        f"{_PARTS[part]} " + " ".join(chosen.get(i, MISSING) for i in range(layers))
+        for part, chosen in sorted(found.items(), key=lambda item: list(_PARTS).index(item[0]))
+        if set(chosen.values()) != {"fp32"}
+    ]
 
 
 def _layer_genes(genes: Genes) -> list[tuple[str, int, int]]:

@@ -29,6 +29,8 @@ class Measured:
     low: float | None = None
     high: float | None = None
     sessions: int = 0
+    hot_sessions: int = 0
+    """Those in which the device was hot or held itself back."""
     status: str = "ok"
 
 
@@ -41,6 +43,9 @@ class WorkloadLatency:
     energy_mj: float | None = None
     """Of one call; None where the device does not tell, as `peak_memory_bytes`."""
     peak_memory_bytes: float | None = None
+    energy_mj_interval: list[float] | None = None
+    peak_memory_bytes_interval: list[float] | None = None
+    """Ends of the 95 % intervals over sessions."""
     compute_plan: dict[str, dict[str, int]] = field(default_factory=dict)
     """Operations by device and operator; empty where the runtime tells none."""
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 from search_spaces.errors import UserError
+from search_spaces.schemes import FULL, SCHEMES, Policy
+
+PRECISION = "precision."
+"""What the name of a gene starts with that chooses a scheme."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +49,54 @@ class Block:
     """`fixed` (stem, head, session), `attention` or `ffn`."""
     widths: tuple[tuple[str, int], ...]
     """Name and size of every width, such as `(("embed", 64), ("ffn", 256))`."""
+    precision: Policy = ()
+    """Linear layers that are not in fp32, such as `(("ffn_in", "w8a8"),)`."""
+
+    @classmethod
+    def of_genes(cls, kind: str, genes: Mapping[str, int | str]) -> Block:
+        """The block whose `genes` these are."""
+        widths = tuple(
+            (name, value)
+            for name, value in genes.items()
+            if not name.startswith(PRECISION) and isinstance(value, int)
+        )
+        schemes = tuple(
+            (name.removeprefix(PRECISION), str(value))
+            for name, value in genes.items()
+            if name.startswith(PRECISION)
+        )
+        return cls(kind=kind, widths=widths, precision=schemes)
+
+    @property
+    def genes(self) -> dict[str, int | str]:
+        """Widths, and schemes as `precision.PART`: what stands in a table."""
+        return {**dict(self.widths), **{PRECISION + part: name for part, name in self.precision}}
+
+    @cached_property
+    def timed(self) -> Block:
+        """The block with the arithmetic that it runs in, which is all that its latency knows."""
+        if not self.precision:
+            return self
+        runs = ((part, SCHEMES[name].runs_as) for part, name in self.precision)
+        return replace(self, precision=tuple(pair for pair in runs if pair[1] != FULL))
+
+    @property
+    def variant(self) -> str:
+        """Kind and schemes: among blocks of one, latency is a function of the widths."""
+        if not self.precision:
+            return self.kind
+        return f"{self.kind} ({', '.join(f'{part}={name}' for part, name in self.precision)})"
+
+    def with_policy(self, precision: Policy) -> Block:
+        """The block with other schemes."""
+        return replace(self, precision=precision)
 
     def width(self, name: str) -> int:
         """The width called `name`."""
         return dict(self.widths)[name]
 
     def __str__(self) -> str:
-        return f"{self.kind}({', '.join(f'{name}={value}' for name, value in self.widths)})"
+        return f"{self.kind}({', '.join(f'{name}={value}' for name, value in self.genes.items())})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +108,6 @@ class Cost:
     parameters: int = 0
     """Weights and biases."""
     size_bytes: int = 0
-    """Bytes of the parameters in fp32."""
+    """Bytes of the parameters, in fp32 but for what has another scheme."""
     kv_cache_bytes: int = 0
     """Bytes of the key/value cache after the call, in fp32; 0 for models of images."""

@@ -8,7 +8,6 @@ from search_spaces.blocks import Block, Cost, Workload
 from search_spaces.errors import UserError
 from search_spaces.transformer import TransformerSpace
 
-BYTES_PER_PARAMETER = 4
 BYTES_PER_CACHED = 4
 
 
@@ -25,6 +24,7 @@ class DecoderSpace(TransformerSpace):
         heads: Query heads of a layer; multiples of `group`.
         ffn: SwiGLU widths of a layer (arXiv:2002.05202).
         drop_order: See `TransformerSpace`.
+        precision: See `TransformerSpace`.
     """
 
     family = "decoder"
@@ -41,6 +41,7 @@ class DecoderSpace(TransformerSpace):
         ffn: Sequence[int],
         group: int = 1,
         drop_order: Sequence[int] | None = None,
+        precision: Sequence[str] = (),
     ) -> None:
         for name, value in (("vocabulary", vocabulary), ("context", context)):
             if value < 1:
@@ -57,6 +58,7 @@ class DecoderSpace(TransformerSpace):
             head_dim=head_dim,
             group=group,
             drop_order=drop_order,
+            precision=precision,
         )
 
     @property
@@ -102,9 +104,21 @@ class DecoderSpace(TransformerSpace):
         return Cost(
             macs=workload.batch * macs,
             parameters=parameters,
-            size_bytes=parameters * BYTES_PER_PARAMETER,
+            size_bytes=self.size_bytes(block, parameters),
             kv_cache_bytes=cached,
         )
+
+    def linears(self, block: Block) -> dict[str, tuple[tuple[int, int], ...]]:
+        """See `TransformerSpace`; the gate of the SwiGLU comes before its values."""
+        embed = block.width("embed")
+        if block.kind == "attention":
+            query = block.width("heads") * self.head_dim
+            key_value = 2 * block.width("kv_heads") * self.head_dim
+            return {"qkv": ((query + key_value, embed),), "attention_out": ((embed, query),)}
+        if block.kind == "ffn":
+            ffn = block.width("ffn")
+            return {"ffn_in": ((ffn, embed), (ffn, embed)), "ffn_out": ((embed, ffn),)}
+        return {}
 
     def to_json(self) -> dict[str, object]:
         """Everything that `space_from_json` needs."""

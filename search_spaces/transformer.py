@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import product
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from search_spaces.blocks import Block, Cost, Workload
+from search_spaces.blocks import PRECISION, Block, Cost, Workload
 from search_spaces.errors import UserError
+from search_spaces.schemes import FULL, PARTS, PARTS_OF, SCHEMES, Policy
 from search_spaces.space import Architecture, Choice, SearchSpace
 
 REMEMBERED_SUBNETS = 1024
+BYTES_PER_PARAMETER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,8 @@ class Layer:
     """Key and value heads."""
     ffn: int
     """Hidden width of the feed-forward network."""
+    precision: Policy = ()
+    """Linear layers that are not in fp32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,8 @@ class TransformerSpace(SearchSpace):
     """Elastic embedding width, depth, attention heads per layer and FFN width per layer.
 
     All widths are nested prefixes (MatFormer, arXiv:2310.07707). Genes: `embed`, `depth`, and
-    `heads.i` and `ffn.i` of every layer `i`; those of a dropped layer do not count.
+    `heads.i` and `ffn.i` of every layer `i`; those of a dropped layer do not count. With more than
+    one scheme in `precision` also `precision.PART.i` for each of `search_spaces.schemes.PARTS`.
 
     Args:
         embed: Embedding widths.
@@ -56,10 +64,12 @@ class TransformerSpace(SearchSpace):
         group: Query heads that share one key/value head.
         drop_order: All layer indices, the first to be dropped first; by default every other
             layer, the deepest first (LayerDrop, arXiv:1909.11556).
+        precision: Names of `search_spaces.schemes.SCHEMES` that a linear layer may have, fp32
+            among them; in any order. Without any, all is fp32.
 
     Raises:
         UserError: A choice is not a positive integer, they are not ascending, heads do not divide
-            into groups, or `drop_order` is no permutation of the layers.
+            into groups, `drop_order` is no permutation of the layers, or a scheme is unknown.
     """
 
     family: str
@@ -74,6 +84,7 @@ class TransformerSpace(SearchSpace):
         head_dim: int,
         group: int = 1,
         drop_order: Sequence[int] | None = None,
+        precision: Sequence[str] = (),
     ) -> None:
         for name, values in (("embed", embed), ("depth", depth), ("heads", heads), ("ffn", ffn)):
             _check_choices(name, values)
@@ -97,6 +108,9 @@ class TransformerSpace(SearchSpace):
         self.head_dim = head_dim
         self.group = group
         self.max_depth = layers
+        self.precision = _schemes(precision)
+        self.left_out: Mapping[Block, Block] = {}
+        """Blocks that do not occur, and what takes the place of each; see `restricted`."""
         choices: dict[str, Sequence[Choice]] = {"embed": embed, "depth": depth}
         active: dict[str, dict[str, Sequence[Choice]]] = {}
         for index in range(layers):
@@ -106,6 +120,9 @@ class TransformerSpace(SearchSpace):
             for name, values in (("heads", heads), ("ffn", ffn)):
                 choices[f"{name}.{index}"] = values
                 active[f"{name}.{index}"] = {"depth": kept}
+            for part in PARTS if self.precision else ():
+                choices[gene(part, index)] = self.precision
+                active[gene(part, index)] = {"depth": kept}
         super().__init__(choices, active)
 
     def subnet(self, arch: Architecture) -> Subnet:
@@ -133,30 +150,116 @@ class TransformerSpace(SearchSpace):
                         heads=heads,
                         kv_heads=heads // self.group,
                         ffn=_integer(arch[f"ffn.{index}"]),
+                        precision=self._policy(arch, index),
                     )
                 )
         return Subnet(embed=_integer(arch["embed"]), layers=tuple(layers))
+
+    def _policy(self, arch: Architecture, index: int) -> Policy:
+        if not self.precision:
+            return ()
+        names = ((part, str(arch[gene(part, index)])) for part in PARTS)
+        return tuple((part, name) for part, name in names if name != FULL)
+
+    def with_scheme(self, arch: Architecture, name: str) -> Architecture:
+        """The architecture with one scheme everywhere; fp32 gives what others are compared with.
+
+        Raises:
+            UserError: The space does not have the scheme.
+        """
+        if name not in (self.precision or (FULL,)):
+            raise UserError(f"scheme {name!r} is not one of space.precision {self.precision}")
+        return self.architecture(
+            {key: name if key.startswith(PRECISION) else value for key, value in arch.items()}
+        )
+
+    def schemes(self, arch: Architecture) -> frozenset[str]:
+        """Schemes of the linear layers of a subnet that are not in fp32."""
+        layers = self.subnet(arch).layers if self.precision else ()
+        return frozenset(name for layer in layers for _, name in layer.precision)
+
+    def restricted(self, instead: Mapping[Block, Block]) -> TransformerSpace:
+        """The space without some blocks: architectures with them become others.
+
+        Args:
+            instead: Blocks that are not to occur, and what takes the place of each: the same
+                widths with other schemes.
+        """
+        space = copy.copy(self)
+        space.left_out = dict(instead)
+        for name in ("smallest", "largest"):  # of the whole space
+            vars(space).pop(name, None)
+        return space
+
+    def decode(self, genes: ArrayLike) -> Architecture:
+        """See `SearchSpace.decode`; with what takes the place of blocks that are left out."""
+        arch = super().decode(genes)
+        if not self.left_out:
+            return arch
+        values = dict(arch)
+        _, *blocks = self.blocks(arch)
+        for place, layer in enumerate(self.subnet(arch).layers):
+            for block in blocks[2 * place : 2 * place + 2]:
+                if block in self.left_out:
+                    schemes = dict(self.left_out[block].precision)
+                    for part in PARTS_OF[block.kind]:
+                        values[gene(part, layer.index)] = schemes.get(part, FULL)
+        return Architecture(values)
 
     def blocks(self, arch: Architecture) -> tuple[Block, ...]:
         """The blocks whose costs add up to the subnet's: the fixed part, then two per layer."""
         subnet = self.subnet(arch)
         blocks = [_fixed(subnet.embed)]
         for layer in subnet.layers:
-            blocks.append(_attention(subnet.embed, layer.heads, self.group))
-            blocks.append(_ffn(subnet.embed, layer.ffn))
+            attention, ffn = (
+                _of_kind(layer.precision, kind) if layer.precision else ()
+                for kind in ("attention", "ffn")
+            )
+            blocks.append(_attention(subnet.embed, layer.heads, self.group, attention))
+            blocks.append(_ffn(subnet.embed, layer.ffn, ffn))
         return tuple(blocks)
 
     def all_blocks(self) -> tuple[Block, ...]:
-        """Every distinct block of the space."""
+        """Every distinct block of the space, those in fp32 first."""
         found: dict[Block, None] = {}
-        for embed in self.choices["embed"]:
-            found[_fixed(_integer(embed))] = None
-            for index in range(self.max_depth):
-                for heads in self.choices[f"heads.{index}"]:
-                    found[_attention(_integer(embed), _integer(heads), self.group)] = None
-                for ffn in self.choices[f"ffn.{index}"]:
-                    found[_ffn(_integer(embed), _integer(ffn))] = None
+        attention, ffn = self.policies("attention"), self.policies("ffn")
+        for policies in zip(attention, ffn, strict=True):
+            for embed in self.choices["embed"]:
+                found[_fixed(_integer(embed))] = None
+                for index in range(self.max_depth):
+                    for heads in self.choices[f"heads.{index}"]:
+                        sizes = (_integer(embed), _integer(heads), self.group)
+                        found[_attention(*sizes, policies[0])] = None
+                    for width in self.choices[f"ffn.{index}"]:
+                        found[_ffn(_integer(embed), _integer(width), policies[1])] = None
         return tuple(found)
+
+    def timed_blocks(self) -> tuple[Block, ...]:
+        """Every block that has a latency of its own: see `Block.timed`."""
+        return tuple(dict.fromkeys(block.timed for block in self.all_blocks()))
+
+    def policies(self, kind: str) -> list[Policy]:
+        """All policies of a kind of block, fp32 first."""
+        choices = self.precision[::-1] or (FULL,)
+        return [
+            tuple(pair for pair in zip(PARTS_OF[kind], names, strict=True) if pair[1] != FULL)
+            for names in product(choices, repeat=len(PARTS_OF[kind]))
+        ]
+
+    def linears(self, block: Block) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Outputs and inputs of the linear layers of each part of a block; see the family."""
+        raise NotImplementedError
+
+    def size_bytes(self, block: Block, parameters: int) -> int:
+        """Bytes of a block's parameters: fp32, but for linear layers of another scheme."""
+        size = parameters * BYTES_PER_PARAMETER
+        if block.precision:
+            linears = self.linears(block)
+            for part, name in block.precision:
+                for outputs, inputs in linears[part]:
+                    size += SCHEMES[name].weight_bytes(outputs, inputs)
+                    size -= outputs * inputs * BYTES_PER_PARAMETER
+        return size
 
     def block_cost(self, block: Block, workload: Workload) -> Cost:
         """Analytic cost of one block; see the family."""
@@ -198,10 +301,15 @@ class TransformerSpace(SearchSpace):
         return {}
 
     def uniform(self, count: int = 5) -> list[Architecture]:
-        """`count` architectures, smallest to largest, every gene at the same part of its range."""
+        """`count` architectures, smallest to largest, every gene at the same part of its range.
+
+        All are in fp32.
+        """
         found: dict[Architecture, None] = {}
+        schemes = np.array([name.startswith(PRECISION) for name in self.names])
         for fraction in np.linspace(0.0, 1.0, count):
-            genes = np.floor(fraction * (self.cardinalities - 1) + 0.5).astype(np.int64)
+            parts = np.where(schemes, 1.0, fraction)
+            genes = np.floor(parts * (self.cardinalities - 1) + 0.5).astype(np.int64)
             found[self.decode(genes)] = None
         return list(found)
 
@@ -215,6 +323,8 @@ class TransformerSpace(SearchSpace):
             "heads": list(self.choices["heads.0"]),
             "ffn": list(self.choices["ffn.0"]),
             "drop_order": list(self.drop_order),
+            # Not there without a choice: spaces from before there was one are as they were
+            **({"precision": list(self.precision)} if self.precision else {}),
         }
 
     @property
@@ -235,14 +345,38 @@ def _fixed(embed: int) -> Block:
 
 
 @cache
-def _attention(embed: int, heads: int, group: int) -> Block:
+def _attention(embed: int, heads: int, group: int, precision: Policy = ()) -> Block:
     widths = (("embed", embed), ("heads", heads), ("kv_heads", heads // group))
-    return Block(kind="attention", widths=widths)
+    return Block(kind="attention", widths=widths, precision=precision)
 
 
 @cache
-def _ffn(embed: int, ffn: int) -> Block:
-    return Block(kind="ffn", widths=(("embed", embed), ("ffn", ffn)))
+def _ffn(embed: int, ffn: int, precision: Policy = ()) -> Block:
+    return Block(kind="ffn", widths=(("embed", embed), ("ffn", ffn)), precision=precision)
+
+
+@cache
+def _of_kind(policy: Policy, kind: str) -> Policy:
+    return tuple(pair for pair in policy if pair[0] in PARTS_OF[kind])
+
+
+def gene(part: str, layer: int) -> str:
+    """Name of the gene that chooses the scheme of a part of a layer."""
+    return f"{PRECISION}{part}.{layer}"
+
+
+def _schemes(names: Sequence[str]) -> tuple[str, ...]:
+    """The schemes from coarse to fine; none where there is no choice but fp32."""
+    for name in names:
+        if name not in SCHEMES:
+            raise UserError(f"space.precision {name!r} is not one of {', '.join(SCHEMES)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"space.precision {list(names)} names a scheme twice; name each once")
+    if names and FULL not in names:
+        raise UserError(
+            f"space.precision {list(names)} lacks {FULL}, which all is compared with; add it"
+        )
+    return tuple(name for name in SCHEMES if name in names) if len(names) > 1 else ()
 
 
 def _check_choices(name: str, choices: Sequence[int]) -> None:

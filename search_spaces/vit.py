@@ -8,8 +8,6 @@ from search_spaces.blocks import Block, Cost, Workload
 from search_spaces.errors import UserError
 from search_spaces.transformer import TransformerSpace
 
-BYTES_PER_PARAMETER = 4
-
 
 class VisionTransformerSpace(TransformerSpace):
     """Subnets of a vision transformer that classifies square images.
@@ -26,6 +24,7 @@ class VisionTransformerSpace(TransformerSpace):
         heads: Attention heads of a layer.
         ffn: FFN widths of a layer.
         drop_order: See `TransformerSpace`.
+        precision: See `TransformerSpace`.
     """
 
     family = "vit"
@@ -44,6 +43,7 @@ class VisionTransformerSpace(TransformerSpace):
         ffn: Sequence[int],
         pooling: str = "cls",
         drop_order: Sequence[int] | None = None,
+        precision: Sequence[str] = (),
     ) -> None:
         for name, value in (
             ("image_size", image_size),
@@ -72,6 +72,7 @@ class VisionTransformerSpace(TransformerSpace):
             ffn=ffn,
             head_dim=head_dim,
             drop_order=drop_order,
+            precision=precision,
         )
 
     @property
@@ -117,8 +118,19 @@ class VisionTransformerSpace(TransformerSpace):
         return Cost(
             macs=workload.batch * macs,
             parameters=parameters,
-            size_bytes=parameters * BYTES_PER_PARAMETER,
+            size_bytes=self.size_bytes(block, parameters),
         )
+
+    def linears(self, block: Block) -> dict[str, tuple[tuple[int, int], ...]]:
+        """See `TransformerSpace`."""
+        embed = block.width("embed")
+        if block.kind == "attention":
+            width = block.width("heads") * self.head_dim
+            return {"qkv": ((3 * width, embed),), "attention_out": ((embed, width),)}
+        if block.kind == "ffn":
+            ffn = block.width("ffn")
+            return {"ffn_in": ((ffn, embed),), "ffn_out": ((embed, ffn),)}
+        return {}
 
     def to_json(self) -> dict[str, object]:
         """Everything that `space_from_json` needs."""

@@ -10,6 +10,7 @@ of `G` query heads each, `D` features of a head.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,8 @@ def grouped_attention(
 class AttentionBlock(nn.Module):
     """Pre-norm grouped-query attention with a residual connection."""
 
+    LINEARS: ClassVar = {"qkv": ("qkv",), "attention_out": ("out",)}
+
     def __init__(self, *, embed: int, kv_heads: int, group: int, head_dim: int) -> None:
         super().__init__()
         self.group = group
@@ -133,6 +136,8 @@ class AttentionBlock(nn.Module):
 
 class FfnBlock(nn.Module):
     """Pre-norm SwiGLU with a residual connection."""
+
+    LINEARS: ClassVar = {"ffn_in": ("gate", "up"), "ffn_out": ("down",)}
 
     def __init__(self, *, embed: int, ffn: int) -> None:
         super().__init__()
@@ -352,6 +357,8 @@ class ElasticHead(nn.Module):
 
 class DecoderSupernet(WeightSharing[Decoder]):
     """All subnets of a `DecoderSpace` in one set of weights."""
+
+    space: DecoderSpace
 
     def __init__(self, space: DecoderSpace) -> None:
         super().__init__()

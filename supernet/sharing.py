@@ -9,12 +9,19 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from search_spaces.schemes import FULL, PARTS_OF, SCHEMES
 from search_spaces.space import Architecture
+from search_spaces.transformer import TransformerSpace
+from supernet.calibration import observed_moments, observed_ranges
+from supernet.integers import Rounding
+from supernet.quantization import Moments, Ranges, quantize_block, within
 
 Plain = TypeVar("Plain", bound=nn.Module)
 
 REMEMBERED = 16
 """Subnets whose plain modules are kept; they hold no weights of their own."""
+REMEMBERED_RANGES = 4096
+"""Subnets whose activation ranges are kept, a few hundred bytes for each layer."""
 WORTH_BUILDING = 8
 """Calls of a subnet from which on its plain module is built: that takes as long as several."""
 
@@ -24,11 +31,20 @@ class WeightSharing(nn.Module, Generic[Plain]):
 
     Every elastic dimension is a prefix, and a plain module names its parameters as the supernet
     does, so that the shape of a plain parameter says which part of the supernet's it is.
+
+    A subnet with a precision policy runs as its plain module always, with simulated quantization
+    (`supernet.quantization`): after training, without gradients.
     """
+
+    space: TransformerSpace
 
     def __init__(self) -> None:
         super().__init__()
         self._remembered: _Remembered[Plain] = _Remembered()
+        self._calibration: tuple[Tensor, ...] = ()
+        self._ranges: OrderedDict[Architecture, Ranges] = OrderedDict()
+        self._moments: OrderedDict[Architecture, Moments] = OrderedDict()
+        self._rounding: Rounding = "compensated"
 
     def build_plain(self, arch: Architecture) -> tuple[Plain, Sequence[int]]:
         """The plain module of `arch`, not filled, and which layers of the supernet it has."""
@@ -36,7 +52,9 @@ class WeightSharing(nn.Module, Generic[Plain]):
 
     def extract(self, arch: Architecture) -> Plain:
         """The subnet `arch` as a plain module in evaluation mode, with its weights copied."""
-        return self._fill(arch, share=False)[0]
+        plain, _ = self._fill(arch, share=False)
+        self._quantize(plain, arch)
+        return plain
 
     def shared(self, arch: Architecture) -> Plain:
         """The subnet `arch` as a plain module in evaluation mode, on the supernet's own weights.
@@ -47,20 +65,100 @@ class WeightSharing(nn.Module, Generic[Plain]):
         plain = self._remembered.get(arch)
         if plain is None:
             plain, sources = self._fill(arch, share=True)
+            self._quantize(plain, arch)
             self._remembered.add(arch, plain, sources)
         return plain
 
     def plain(self, arch: Architecture, dropout: float) -> Plain | None:
         """What a forward pass may run instead of elastic layers, if that is worth while.
 
-        Nothing must be trained, dropped or traced, and the subnet must have run a few times.
+        Nothing must be trained, dropped or traced, and the subnet must have run a few times. With
+        a precision policy there is no other way.
+
+        Raises:
+            ValueError: There is a policy, and dropout.
         """
+        if self.space.precision and self.space.schemes(arch):
+            if dropout:
+                raise ValueError("a subnet with a precision policy is not trained; no dropout")
+            return self.shared(arch)
         if torch.is_grad_enabled() or dropout or torch.compiler.is_compiling():
             return None
         plain = self._remembered.get(arch)
         if plain is None and self._remembered.is_worth_building(arch):
             plain = self.shared(arch)
         return plain
+
+    def calibrate(self, inputs: Sequence[Tensor], rounding: Rounding = "compensated") -> None:
+        """Fit quantization to what each subnet sees, in fp32, on these batches.
+
+        Call it again when the weights have changed.
+
+        Args:
+            inputs: Batches as `forward` takes them.
+            rounding: How weights in groups are rounded.
+        """
+        self._calibration = tuple(inputs)
+        self._rounding = rounding
+        self._ranges.clear()
+        self._moments.clear()
+        self._remembered = _Remembered()
+
+    def ranges(self, arch: Architecture) -> Ranges:
+        """Lowest and highest input of each linear layer of a plain subnet, whatever its policy.
+
+        Raises:
+            ValueError: `calibrate` was not called.
+        """
+        if not self._calibration:
+            raise ValueError("no activation ranges are known; call calibrate with a few batches")
+        base = self.space.with_scheme(arch, FULL)
+        if base not in self._ranges:
+            plain = self.shared(base)
+            with torch.inference_mode(), observed_ranges(plain) as ranges:
+                for batch in self._calibration:
+                    plain(batch)
+            self._ranges[base] = ranges
+            if len(self._ranges) > REMEMBERED_RANGES:
+                self._ranges.popitem(last=False)
+        return self._ranges[base]
+
+    def moments(self, arch: Architecture) -> Moments:
+        """Mean products of the inputs of each linear layer of a plain subnet; none uncalibrated."""
+        if not self._calibration or self._rounding == "nearest":
+            return {}
+        base = self.space.with_scheme(arch, FULL)
+        if base not in self._moments:
+            plain = self.shared(base)
+            with torch.inference_mode(False), torch.no_grad(), observed_moments(plain) as moments:
+                for batch in self._calibration:
+                    plain(batch)
+            self._moments[base] = moments
+            if len(self._moments) > REMEMBERED:
+                self._moments.popitem(last=False)
+        return self._moments[base]
+
+    def _quantize(self, plain: Plain, arch: Architecture) -> None:
+        """Give a plain module the schemes of its architecture."""
+        schemes = [SCHEMES[name] for name in self.space.schemes(arch)]
+        if not schemes:
+            return
+        static = any(scheme.activations == "static" for scheme in schemes)
+        ranges = self.ranges(arch) if static else {}
+        groups = any(scheme.group is not None for scheme in schemes)
+        moments = self.moments(arch) if groups else {}
+        for place, layer in enumerate(self.space.subnet(arch).layers):
+            for kind, parts in PARTS_OF.items():
+                policy = tuple(pair for pair in layer.precision if pair[0] in parts)
+                if policy:
+                    path = f"{kind}.{place}"
+                    quantize_block(
+                        plain.get_submodule(path),
+                        policy,
+                        within(ranges, path),
+                        within(moments, path),
+                        self._rounding,
+                    )
 
     def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
         """The plain module with copies or views, and where the supernet keeps its parameters."""

@@ -6,6 +6,7 @@ Shapes: `B` images, `T` tokens, `E` embedding width, `H` heads of `D` features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ def self_attention(qkv: Tensor, head_dim: int) -> Tensor:
 class AttentionBlock(nn.Module):
     """Pre-norm self-attention with a residual connection."""
 
+    LINEARS: ClassVar = {"qkv": ("qkv",), "attention_out": ("out",)}
+
     def __init__(self, *, embed: int, heads: int, head_dim: int) -> None:
         super().__init__()
         self.head_dim = head_dim
@@ -60,6 +63,8 @@ class AttentionBlock(nn.Module):
 
 class FfnBlock(nn.Module):
     """Pre-norm feed-forward network with GELU and a residual connection."""
+
+    LINEARS: ClassVar = {"ffn_in": ("up",), "ffn_out": ("down",)}
 
     def __init__(self, *, embed: int, ffn: int) -> None:
         super().__init__()
@@ -237,6 +242,8 @@ class ElasticHead(nn.Module):
 
 class VisionTransformerSupernet(WeightSharing[VisionTransformer]):
     """All subnets of a `VisionTransformerSpace` in one set of weights."""
+
+    space: VisionTransformerSpace
 
     def __init__(self, space: VisionTransformerSpace) -> None:
         super().__init__()

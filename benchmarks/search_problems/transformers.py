@@ -90,7 +90,7 @@ def bounded() -> SearchProblem:
         net,
         "cross_entropy",
         {"latency_ms": latency_ms(net.space, Workload())},
-        constraints=("cross_entropy <= 0.2", "latency_ms <= 0.1"),
+        constraints=("cross_entropy <= 0.19", "latency_ms <= 0.09"),
         reference_budget=3000,
     )
 

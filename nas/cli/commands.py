@@ -92,8 +92,9 @@ COMMANDS: dict[str, Command] = {
             "List the device profiles that --device takes, what each of them is, and whether it "
             "can be measured from here. Profiles of "
             "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
-            "backend, threads, provider, spinning and options; for a device behind SSH also "
-            "transport: ssh, host, port, user, identity, known_hosts, python and folder."
+            "backend, threads, provider, spinning, options, precisions, workloads, affinity and "
+            "prepare; for a device behind SSH also transport: ssh, host, port, user, identity, "
+            "known_hosts, python and folder. docs/latency.md explains them."
         ),
         example="nas devices",
         handler="nas.cli.devices:devices",
@@ -106,7 +107,10 @@ COMMANDS: dict[str, Command] = {
             "or take one from such a file, with all it needs to be used where the device is not "
             "at hand. The columns are in docs/latency.md."
         ),
-        example="nas table export digits.yaml cpu-1t.csv --device cpu-1t",
+        example=(
+            "nas table export digits.yaml pi5.csv --device raspberry-pi-5\n"
+            "  nas table import digits.yaml pi5.csv --device our-pi5"
+        ),
         handler="nas.cli.tables:table",
         takes=("table",),
     ),
@@ -167,7 +171,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         )
     if "table" in command.takes:
         parser.add_argument(
-            "action", metavar="ACTION", choices=("export", "import"), help="export or import"
+            "action",
+            metavar="export|import",
+            choices=("export", "import"),
+            help="write a file, or take one in",
         )
         parser.add_argument(
             "config", metavar="CONFIG", help="a YAML file, or the directory of an earlier run"
@@ -190,7 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
     if "task" in command.takes:
         parser.add_argument(
             "task",
-            metavar="TASK",
+            metavar="|".join(TEMPLATES),
             choices=tuple(TEMPLATES),
             help="; ".join(f"{name}: {text}" for name, text in TEMPLATES.items()),
         )

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from latency.devices import DeviceProfile, get_device, list_devices, obstacle
+from latency.device_profile import WITH_THREADS, DeviceProfile
+from latency.devices import get_device, list_devices, obstacle
 from latency.doctor import doctor as examine
 from nas.cli.streams import print_text
 
@@ -22,15 +23,20 @@ def devices(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.json:
         return {
             "devices": [
-                {**asdict(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
+                {**_listed(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
                 for name, profile in profiles.items()
             ]
         }
     width = max(len(name) for name in profiles)
     for name, profile in profiles.items():
         print_text(f"{name:<{width}}  {_describe(profile)}")
-        print_text(f"{'':<{width}}    {obstacles[name] or 'reachable'}")
+        state = (obstacles[name] or "reachable").removeprefix(f"device {name}: ")
+        print_text(f"{'':<{width}}    {state}")
     return {}
+
+
+def _listed(profile: DeviceProfile) -> dict[str, Any]:
+    return {**asdict(profile), "precisions": list(profile.offered)}
 
 
 def _describe(profile: DeviceProfile) -> str:
@@ -38,7 +44,13 @@ def _describe(profile: DeviceProfile) -> str:
     if profile.backend == "onnxruntime":
         words.append(profile.provider)
     words += [f"{name} {value}" for name, value in profile.options.items()]
-    words.append(f"{profile.threads} thread{'s' * (profile.threads != 1)}")
+    if profile.backend in WITH_THREADS:
+        words.append(f"{profile.threads} thread{'s' * (profile.threads != 1)}")
+    words.append(f"offers {' '.join(profile.offered)}")
+    if prepared := str(profile.preparation):
+        words.append(prepared)
+    for name, call in profile.workloads.items():
+        words.append(" ".join([f"workload {name}:", *(f"{key} {call[key]}" for key in call)]))
     if profile.transport == "ssh":
         words.append(f"behind SSH on {profile.host or 'a host that is not set yet'}")
     return ", ".join(words)

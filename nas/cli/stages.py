@@ -71,7 +71,7 @@ def _stage(arguments: argparse.Namespace, name: str, *, exclusive: bool = True) 
 @contextmanager
 def _opened(arguments: argparse.Namespace, *, exclusive: bool = True) -> Iterator[tuple[Run, Any]]:
     """Open the run, and keep how the command began and ended in its events."""
-    config = load_config(arguments.config, arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides, arguments.device)
     with Run.open(config, arguments.device, exclusive=exclusive) as run:
         # After the checks: a mistake is answered before torch has been imported.
         from nas.cli import pipeline

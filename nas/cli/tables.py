@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from latency.database import connect
-from latency.devices import is_device_name, list_devices
+from latency.device_profile import is_device_name
+from latency.devices import list_devices
 from latency.protocol import PROTOCOL_VERSION
 from latency.table_file import Entry, read_table, write_table
 from latency.table_store import TableStore
@@ -50,7 +51,9 @@ def _export(directory: RunDirectory, file: Path) -> dict[str, Any]:
                 "one with --device, or run nas measure"
             )
         identity, used_at = tables[0]
-        entries = [(identity, row) for row in store.rows(identity)]
+        # A quick table takes standard rows where there are any
+        same = [one for one, _ in tables if replace(one, mode=identity.mode) == identity]
+        entries = [(one, row) for one in same for row in store.rows(one)]
     rows = write_table(file, entries)
     return {"file": str(file), "device": identity.device, "rows": rows, "used": used_at}
 
@@ -68,7 +71,7 @@ def _import(directory: RunDirectory, file: Path, name: str | None) -> dict[str, 
         "device": device,
         "rows": len(entries),
         "new_rows": new,
-        "known_device": device in list_devices(),
+        "has_profile": device in list_devices(),
     }
 
 

@@ -8,16 +8,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latency.default_workloads import workloads_for
+from latency.devices import list_devices
 from nas.config.messages import describe
 from nas.config.model import Config
+from nas.config.sections import LanguageTaskConfig
 from nas.config.yaml_source import parse_yaml
 from search_spaces.errors import UserError
 
 CONFIG_FILE = "config.yaml"
 """The resolved configuration in a run directory."""
+DEFAULT_DEVICE: str = Config.model_fields["device"].default
+DEFAULT_CONTEXT: int = LanguageTaskConfig.model_fields["context"].default
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), device: str | None = None
+) -> Config:
     """Load a configuration.
 
     Relative paths in it (`output`, `task.data`) start at the current directory. Where `path` is a
@@ -27,6 +34,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Args:
         path: A YAML file, or a run directory.
         overrides: Dotted keys with YAML values, such as `training.steps=100`; later ones win.
+        device: Device that is used in place of the file's: workloads that nothing names are
+            those of its profile.
 
     Raises:
         UserError: The file is missing or not valid; the message is one line that names the file,
@@ -40,7 +49,22 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     if in_run_directory:
         data["output"] = str(path)
     keys = [_override(data, override) for override in overrides]
+    if data.get("workloads") is None and (found := _of_device(data, device)):
+        data["workloads"] = found
     return validate(data, str(file), keys)
+
+
+def _of_device(data: Mapping[str, Any], device: str | None) -> dict[str, dict[str, int]]:
+    """The workloads that a run's device has for it; mistakes in `data` are told later."""
+    task, name = data.get("task"), device or data.get("device", DEFAULT_DEVICE)
+    profile = list_devices().get(name) if isinstance(name, str) else None
+    if profile is None or not isinstance(task, Mapping):
+        return {}
+    context = None
+    if task.get("kind") == "language-modelling":
+        context = task.get("context", DEFAULT_CONTEXT)
+        context = context if isinstance(context, int) else DEFAULT_CONTEXT
+    return workloads_for(profile.workloads, context=context, device=profile.name)
 
 
 def validate(data: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> Config:

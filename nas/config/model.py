@@ -63,7 +63,8 @@ class Config(Section):
         default=TrainingConfig(), description="How the supernet is trained."
     )
     workloads: Annotated[dict[WorkloadName, WorkloadConfig], Field(min_length=1)] = Field(
-        description="The ways to call the network that are measured, by name."
+        description="The ways to call the network that are measured, by name; by default those of "
+        "the device's profile, else one image, or a full context and a decoding step."
     )
     latency: LatencyConfig = Field(default=LatencyConfig(), description="How latency is measured.")
     search: SearchConfig = Field(description="What is searched for, and how long.")

@@ -21,6 +21,14 @@ def _fractions(values: tuple[float, float, float]) -> tuple[float, float, float]
     return values
 
 
+def _with_fp32(names: tuple[str, ...]) -> tuple[str, ...]:
+    if names and "fp32" not in names:
+        raise ValueError("lacks fp32, which the others are compared with; add it")
+    if len(set(names)) < len(names):
+        raise ValueError("names a format twice; name each once")
+    return names
+
+
 def _algorithm(value: str) -> str:
     if value not in algorithm_names():
         raise ValueError(f"must be one of {', '.join(algorithm_names())}")
@@ -40,6 +48,16 @@ Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+SchemeName = Literal["fp32", "fp16", "bf16", "w8", "w8a8", "w8a8_dynamic", "w4"]
+Schemes = Annotated[
+    tuple[SchemeName, ...],
+    BeforeValidator(_listed),
+    AfterValidator(_with_fp32),
+    Field(
+        description="Number formats that each linear layer may have, fp32 among them; empty for "
+        "fp32 alone. See docs/quantization.md."
+    ),
+]
 Split = Annotated[
     tuple[Positive, Positive, Positive],
     Field(description="Shares of the data for training, validation and test; they add up to 1."),
@@ -149,6 +167,7 @@ class VisionSpaceConfig(Section):
         default=None,
         description="Layers in the order in which they are dropped; null drops every other.",
     )
+    precision: Schemes = ()
 
 
 class DecoderSpaceConfig(Section):
@@ -167,6 +186,7 @@ class DecoderSpaceConfig(Section):
         default=None,
         description="Layers in the order in which they are dropped; null drops every other.",
     )
+    precision: Schemes = ()
 
 
 class TrainingConfig(Section):

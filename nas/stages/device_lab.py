@@ -12,12 +12,13 @@ import torch
 from latency.absent import stored_measurements
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend
+from latency.backends import BACKENDS, open_backend
 from latency.chains import whole_inputs
-from latency.devices import list_devices, open_backend
+from latency.devices import list_devices
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import Measurement
-from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.onnxruntime_backend import CPU, OnnxRuntimeBackend
 from latency.protocol import Progress, measure
 from latency.store import LatencyStore
 from latency.timing import TimingConfig
@@ -38,6 +39,18 @@ class DeviceLab:
         for workload in self.workloads.values():
             space.check_workload(workload)
         self.profile = run.profile
+        runtime = (self.profile.backend, self.profile.provider)
+        if space.precision and runtime != (OnnxRuntimeBackend.name, CPU):
+            raise UserError(
+                f"space.precision is for onnxruntime on a CPU; device {self.profile.name} runs "
+                f"{' with '.join(runtime)}: leave it out, or choose another device"
+            )
+        lacking = [name for name in space.precision if name not in self.profile.offered]
+        if lacking:
+            raise UserError(
+                f"space.precision {', '.join(lacking)}: device {self.profile.name} offers "
+                f"{', '.join(self.profile.offered)}; leave it out, or change its profile"
+            )
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)
@@ -79,6 +92,19 @@ class DeviceLab:
         return self.backend if self.absence is None else OnnxRuntimeBackend(threads=1)
 
     @cached_property
+    def stand_in(self) -> str | None:
+        """What to know of files that are not those that the device runs; None where they are."""
+        identity = None if self.absence is None else self.tables.last()
+        if identity is None or BACKENDS[identity.backend].suffix == self.compiler.suffix:
+            return None
+        suffix = BACKENDS[identity.backend].suffix
+        return (
+            f"device {identity.device} is not at hand, so that its files are ONNX in "
+            f"{self.compiler.precision}; its latencies are those of {identity.backend} in "
+            f"{identity.precision}: make its {suffix} of them where it is"
+        )
+
+    @cached_property
     def fingerprint(self) -> Mapping[str, str]:
         """The device's; that of its last table where it is not at hand.
 
@@ -90,6 +116,11 @@ class DeviceLab:
         identity = self.tables.last()
         assert identity is not None
         return identity.fingerprint
+
+    def unprepared(self) -> list[str]:
+        """What the profile asks to be done to the device, and cannot be; a line each."""
+        place = self.backend.place
+        return place.preparation.unmet(place.describe(), place.name)
 
     def measure_whole(
         self, artifacts: Mapping[str, Sequence[Artifact]], title: str
@@ -145,13 +176,18 @@ def random_subnets(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         supernet = build_supernet(lab.space)
+    if lab.space.precision:
+        plain, _ = supernet.build_plain(lab.space.smallest)
+        inputs = whole_inputs(plain.network(), lab.space.default_workload)
+        supernet.calibrate(list(inputs.values())[:1], rounding="nearest")
     artifacts: dict[str, list[Artifact]] = {name: [] for name in architectures}
     for name, chosen in architectures.items():
         workload = lab.workloads[name]
         for arch in chosen:
             facts = {"architecture": arch.to_json(), "workload": str(workload)}
             path = lab.folder / "whole" / _file_name(lab, arch, workload)
-            artifact = known_artifact(path, backend=lab.backend, provenance=facts)
+            schemes = lab.space.schemes(arch)
+            artifact = known_artifact(path, backend=lab.backend, provenance=facts, schemes=schemes)
             if artifact is None:
                 network = supernet.extract(arch).network()
                 feeds = whole_inputs(network, workload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from latency.artifact import Artifact
@@ -10,16 +11,17 @@ from latency.devices import list_devices
 from latency.grid import plan
 from latency.measurement import Measurement
 from latency.protocol import PROTOCOL_VERSION
-from latency.resources import resource_of
+from latency.resources import RESOURCES, amounts_of, resource_fields
 from latency.table import LatencyTable, TableRow, fill_in
 from latency.table_measurement import row_provenance
 from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
+from nas.stages.whole_subnets import intervals_of, mode_of, resources_of
 from search_spaces import Architecture, Block, UserError, Workload
 
 if TYPE_CHECKING:
     from nas.stages.device_lab import DeviceLab
 
-VARYING = ("embed", "depth", "heads", "ffn", "drop_order")
+VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision")
 """Keys of a space that say what may be chosen, not what a block of given widths costs."""
 
 
@@ -31,20 +33,15 @@ class DeviceTables:
         self.store = TableStore(lab.run.connection)
         self.network = {k: v for k, v in lab.space.to_json().items() if k not in VARYING}
 
-    def identity(self, fingerprint: Mapping[str, str], mode: str | None = None) -> TableIdentity:
-        """What rows of the device belong to.
-
-        Args:
-            fingerprint: The device's.
-            mode: Measuring mode; by default the run's.
-        """
+    def identity(self, fingerprint: Mapping[str, str]) -> TableIdentity:
+        """What rows of the device with this fingerprint belong to, in the run's mode."""
         profile = self.lab.profile
         return TableIdentity(
             device=profile.name,
             backend=profile.backend,
             precision=self.lab.backend.build_facts()["precision"],
             threads=profile.threads,
-            mode=mode or self.lab.timing.mode,
+            mode=self.lab.timing.mode,
             protocol=PROTOCOL_VERSION,
             fingerprint=dict(fingerprint),
             network=self.network,
@@ -52,9 +49,8 @@ class DeviceTables:
 
     def known(self) -> dict[tuple[str, Block], TableRow]:
         """Imported rows of the device as it is now, by workload and block: not measured again."""
-        identities = [self.identity(self.lab.fingerprint, mode) for mode in self._modes]
-        rows = [row for one in identities for row in self.store.rows(one) if row.imported]
-        return self._table_rows(rows)
+        rows = self._rows(self.identity(self.lab.fingerprint))
+        return self._table_rows((mode, row) for mode, row in rows if row.imported)
 
     def last(self) -> TableIdentity | None:
         """The table of this network that was used last, in a mode that will do."""
@@ -67,9 +63,14 @@ class DeviceTables:
     def _fits(self, identity: TableIdentity) -> bool:
         """Whether a table is of the device as its profile has it, where there is a profile."""
         profile = self.lab.profile
-        of_profile = (profile.backend, profile.threads)
-        known = profile.name in list_devices()
-        return not known or of_profile == (identity.backend, identity.threads)
+        if profile.name not in list_devices():
+            return True
+        told = identity.fingerprint
+        return (
+            (profile.backend, profile.threads) == (identity.backend, identity.threads)
+            and profile.provider == told.get("provider", profile.provider)
+            and profile.options.get("precision", identity.precision) == identity.precision
+        )
 
     def change(self) -> str | None:
         """A line on what has changed since the device's last rows; None where nothing has."""
@@ -89,21 +90,27 @@ class DeviceTables:
         return None
 
     def keep(self, table: LatencyTable) -> int:
-        """Store the rows of a table that were measured here; returns how many are new."""
+        """Store the rows of a table that were measured here; returns how many are new.
+
+        Rows of standard sessions that a quick table takes are stored as standard ones.
+        """
         facts = self._session_facts()
         return self._add(
-            StoredRow(
-                workload=self.lab.workloads[row.workload],
-                kind=row.block.kind,
-                widths=dict(row.block.widths),
-                latency_ms=row.latency_ms,
-                low_ms=row.low_ms,
-                high_ms=row.high_ms,
-                sessions=row.sessions,
-                status=row.status,
-                energy_mj=row.energy_mj,
-                peak_memory_bytes=row.peak_memory_bytes,
-                provenance=_with_facts(row.provenance, facts),
+            (
+                row.mode,
+                StoredRow(
+                    workload=self.lab.workloads[row.workload],
+                    kind=row.block.kind,
+                    widths=row.block.genes,
+                    latency_ms=row.latency_ms,
+                    low_ms=row.low_ms,
+                    high_ms=row.high_ms,
+                    sessions=row.sessions,
+                    status=row.status,
+                    energy_mj=row.energy_mj,
+                    peak_memory_bytes=row.peak_memory_bytes,
+                    provenance=_with_facts(row.provenance, facts, row.resources),
+                ),
             )
             for row in table.rows
             if row.provenance
@@ -115,27 +122,35 @@ class DeviceTables:
         """Store whole subnets that were measured here; returns how many are new."""
         facts = self._session_facts()
         return self._add(
-            StoredRow(
-                workload=workload,
-                kind=SUBNET,
-                widths=_genes(artifact),
-                latency_ms=one.median_ns / 1e6,
-                low_ms=None if one.low_ns is None else one.low_ns / 1e6,
-                high_ms=None if one.high_ns is None else one.high_ns / 1e6,
-                sessions=one.sessions,
-                status=one.status,
-                **resource_of(one),
-                provenance=_with_facts(
-                    row_provenance([one], [artifact], list(one.session_ratios)), facts
+            (
+                mode_of(one),
+                StoredRow(
+                    workload=workload,
+                    kind=SUBNET,
+                    widths=_genes(artifact),
+                    latency_ms=one.median_ns / 1e6,
+                    low_ms=None if one.low_ns is None else one.low_ns / 1e6,
+                    high_ms=None if one.high_ns is None else one.high_ns / 1e6,
+                    sessions=one.sessions,
+                    status=one.status,
+                    **{name: told[name] for name in RESOURCES},
+                    provenance=_with_facts(
+                        row_provenance([one], [artifact], list(one.session_ratios)), facts, told
+                    ),
                 ),
             )
             for artifact, one in zip(artifacts, found, strict=True)
-            if one.median_ns is not None
+            if one.median_ns is not None and (told := resource_fields(amounts_of(one)))
         )
 
-    def stored_subnets(self, identity: TableIdentity) -> list[StoredRow]:
-        """The whole subnets that were measured."""
-        return [row for row in self.store.rows(identity) if row.kind == SUBNET]
+    def modes(self, identity: TableIdentity) -> list[str]:
+        """The modes of the rows that are used of a table."""
+        return sorted({mode for mode, _ in self._rows(identity)})
+
+    def stored_subnets(self, identity: TableIdentity) -> list[tuple[str, StoredRow]]:
+        """The whole subnets that were measured, with their modes; the better one of each."""
+        subnets = {row.key: (mode, row) for mode, row in self._rows(identity) if row.kind == SUBNET}
+        return list(subnets.values())
 
     def stored(self, identity: TableIdentity) -> LatencyTable:
         """A table for the run's space and workloads.
@@ -143,8 +158,8 @@ class DeviceTables:
         Raises:
             UserError: Blocks are missing that cannot be interpolated.
         """
-        blocks = self.lab.space.all_blocks()
-        rows = self.store.rows(identity)
+        blocks = self.lab.space.timed_blocks()
+        rows = self._rows(identity)
         held_out = plan(blocks, self.lab.run.config.latency.grid).held_out
         table = fill_in(self._table_rows(rows), self.lab.workloads, blocks, held_out)
         there = {(row.workload, row.block) for row in table.rows}
@@ -164,11 +179,21 @@ class DeviceTables:
         """Modes whose rows will do; standard ones also for a quick table, where both are."""
         return ("standard",) if self.lab.timing.mode == "standard" else ("quick", "standard")
 
-    def _table_rows(self, rows: Iterable[StoredRow]) -> dict[tuple[str, Block], TableRow]:
-        """Rows of the run's blocks and workloads."""
-        blocks = {_key(b.kind, dict(b.widths)): b for b in self.lab.space.all_blocks()}
+    def _rows(self, identity: TableIdentity) -> list[tuple[str, StoredRow]]:
+        """The rows of a table in all modes that will do, with their mode; the best one last."""
+        return [
+            (mode, row)
+            for mode in self._modes
+            for row in self.store.rows(replace(identity, mode=mode))
+        ]
+
+    def _table_rows(
+        self, rows: Iterable[tuple[str, StoredRow]]
+    ) -> dict[tuple[str, Block], TableRow]:
+        """Rows of the run's blocks and workloads; of two for the same, the last one."""
+        blocks = {_key(b.kind, b.genes): b for b in self.lab.space.timed_blocks()}
         found = {}
-        for row in rows:
+        for mode, row in rows:
             block = blocks.get(_key(row.kind, row.widths))
             for name, workload in self.lab.workloads.items():
                 if block is not None and workload == row.workload:
@@ -180,8 +205,8 @@ class DeviceTables:
                         high_ms=row.latency_ms if row.high_ms is None else row.high_ms,
                         sessions=row.sessions,
                         status=row.status,
-                        energy_mj=row.energy_mj,
-                        peak_memory_bytes=row.peak_memory_bytes,
+                        mode=mode,
+                        **resources_of(row),
                     )
         return found
 
@@ -189,22 +214,25 @@ class DeviceTables:
         device = self.lab.store.add_device(self.lab.fingerprint)
         return {row["session_id"]: row for row in self.lab.store.sessions(device)}
 
-    def _add(self, rows: Iterable[StoredRow]) -> int:
+    def _add(self, rows: Iterable[tuple[str | None, StoredRow]]) -> int:
         identity = self.identity(self.lab.fingerprint)
-        return self.store.add((identity, row) for row in rows)
+        return self.store.add(
+            (identity if mode is None else replace(identity, mode=mode), row) for mode, row in rows
+        )
 
 
-def _genes(artifact: Artifact) -> dict[str, int]:
+def _genes(artifact: Artifact) -> dict[str, int | str]:
     arch = Architecture.from_json(str(artifact.provenance["architecture"]))
-    return {name: int(value) for name, value in arch.items()}
+    return {name: value if isinstance(value, str) else int(value) for name, value in arch.items()}
 
 
-def _key(kind: str, widths: Mapping[str, int]) -> tuple[str, frozenset[tuple[str, int]]]:
+def _key(kind: str, widths: Mapping[str, int | str]) -> tuple[str, frozenset[tuple[str, object]]]:
     return kind, frozenset(widths.items())
 
 
 def _with_facts(
-    provenance: Mapping[str, Any], facts: Mapping[str, dict[str, Any]]
+    provenance: Mapping[str, Any], facts: Mapping[str, dict[str, Any]], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Provenance with all that is known of its sessions, the raw samples aside."""
-    return {**provenance, "sessions": [facts[name] for name in provenance["sessions"]]}
+    sessions = [facts[name] for name in provenance["sessions"]]
+    return {**provenance, "sessions": sessions, "intervals": intervals_of(fields)}

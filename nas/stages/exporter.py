@@ -17,6 +17,7 @@ from torch import Tensor
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
 from latency.export import ONNX_FACTS, write_network
+from latency.policy import tolerance
 from nas.config import QUALITIES
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab
@@ -27,7 +28,8 @@ from search_spaces import Architecture
 from supernet.parts import Network
 
 TOLERANCE = 1e-3
-"""Allowed |export - supernet| of a logit, in units of 1 + |supernet|."""
+"""Allowed |export - supernet| of a logit, in units of 1 + |supernet|; 8-bit inputs are allowed
+more (`latency.policy.TOLERANCES`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ class Exporter:
                 model,
                 inputs={key: value.numpy() for key, value in feeds.items()},
                 outputs=self._reference(arch, network, feeds),
-                tolerance=backend.tolerance,
+                tolerance=max(backend.tolerance, tolerance(self.lab.space.schemes(arch))),
                 provenance={**facts, "workload": str(call)},
                 # Not beside the file: there may be one of that name that is the user's own.
                 feeds=self.lab.folder / "fronts" / f"{name}.{self.run.device}.{workload}.npz",
@@ -140,7 +142,7 @@ class Exporter:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.lab.profile.threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        worst = 0.0
+        worst, allowed = 0.0, max(TOLERANCE, tolerance(self.lab.space.schemes(arch)))
 
         @torch.inference_mode()
         def forward(inputs: Tensor) -> NDArray[Any]:
@@ -148,7 +150,7 @@ class Exporter:
             logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
             expected = self.supernet.model(inputs, arch).numpy()
             worst = max(worst, float(np.abs(logits - expected).max()))
-            if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            if not np.allclose(logits, expected, rtol=allowed, atol=allowed):
                 raise RuntimeError(f"{path} differs from the supernet by {worst}: a wrong export")
             return logits
 

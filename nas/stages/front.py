@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from latency.compute_plan import compute_plan_of
-from latency.devices import DeviceProfile
+from latency.device_profile import DeviceProfile
 from latency.measurement import FAILED, Measurement
-from latency.resources import resource_of
+from latency.resources import amounts_of, resource_fields
 from nas.atomic import read_json, write_json
 from nas.progress import progress
 from nas.run import Run
@@ -21,6 +21,7 @@ from nas.stages.exporter import Exported, Exporter
 from nas.stages.search import check_search
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from search_spaces import Architecture, InfeasibleError, UserError
+from search_spaces.blocks import PRECISION
 
 SUFFIXES = (".onnx", ".pt2", ".engine", ".mlpackage", ".json")
 """Of the files in a folder of exports."""
@@ -51,6 +52,8 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         workload: [subnet.artifacts[workload] for subnet in exported]
         for workload in exporter.lab.workloads
     }
+    if exporter.lab.stand_in is not None:
+        run.console.print(exporter.lab.stand_in, highlight=False, soft_wrap=True, markup=False)
     measured = exporter.lab.measure_whole(by_workload, "Measuring the front")
     subnets = []
     for index, (subnet, point) in enumerate(zip(exported, points, strict=True)):
@@ -119,7 +122,7 @@ def describe(
         name: {
             "predicted_ms": float(objectives.predictors[name].predict([arch])[0][0]),
             "measured_ms": measured_json(result),
-            **resource_of(result),
+            **resource_fields(amounts_of(result)),
             **compute_plan_of(subnet.artifacts[name], lab.fingerprint, lab.store),
             "file": subnet.artifacts[name].path.name,
         }
@@ -145,9 +148,38 @@ def describe(
         "parameters": cost.parameters,
         "size_bytes": cost.size_bytes,
         "kv_cache_bytes": cost.kv_cache_bytes,
-        "precision": {"all": lab.compiler.build_facts()["precision"]},
+        "precision": _precision(exporter, arch),
+        **({} if lab.stand_in is None else {"note": lab.stand_in}),
+        **_other_schemes(exporter, arch),
         "export": export,
     }
+
+
+def _precision(exporter: Exporter, arch: Architecture) -> dict[str, str]:
+    """Scheme of each linear layer by the name of its gene; `all` where there is no choice."""
+    default = str(exporter.lab.compiler.build_facts()["precision"])
+    genes = {
+        name.removeprefix(PRECISION): str(value)
+        for name, value in arch.items()
+        if name.startswith(PRECISION)
+    }
+    return {**genes, "other": default} if genes else {"all": default}
+
+
+def _other_schemes(exporter: Exporter, arch: Architecture) -> dict[str, Any]:
+    """What the subnet would cost with one scheme everywhere; nothing where there is no choice."""
+    space = exporter.lab.space
+    found = {}
+    for name in reversed(space.precision):
+        other = space.with_scheme(arch, name)
+        found[name] = {
+            "size_bytes": space.cost(other, exporter.objectives.workload).size_bytes,
+            "predicted_ms": {
+                workload: float(predictor.predict([other])[0][0])
+                for workload, predictor in exporter.objectives.predictors.items()
+            },
+        }
+    return {"uniform": found} if found else {}
 
 
 def measured_json(measurement: Measurement) -> dict[str, Any]:
@@ -161,6 +193,7 @@ def measured_json(measurement: Measurement) -> dict[str, Any]:
         "low": ms(measurement.low_ns),
         "high": ms(measurement.high_ns),
         "sessions": measurement.sessions,
+        "hot_sessions": measurement.hot_sessions,
         "status": measurement.status,
         "quick": measurement.quick,
     }
@@ -176,6 +209,7 @@ def how_to_feed(exporter: Exporter, subnet: Exported, entry: Mapping[str, Any]) 
         "model": artifact.path.name,
         "sha256": artifact.sha256,
         "runtime": _runtime(lab.profile),
+        **({} if lab.stand_in is None else {"note": lab.stand_in}),
         "inputs": [
             {
                 "name": port.name,

@@ -50,6 +50,8 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
     else:
         if change := lab.tables.change():
             _say(run, change)
+        for line in lab.unprepared():
+            _say(run, line)
 
         def keep(table: LatencyTable) -> None:
             if lab.tables.keep(table):
@@ -151,7 +153,7 @@ def _measure_blocks(
     keep: Callable[[LatencyTable], None] | None,
 ) -> tuple[LatencyTable, dict[str, list[Measurement]]]:
     settings = lab.run.config.latency
-    blocks = len(plan(lab.space.all_blocks(), settings.grid).blocks) * len(lab.workloads)
+    blocks = len(plan(lab.space.timed_blocks(), settings.grid).blocks) * len(lab.workloads)
     subnets = sum(map(len, company.values()))
     title = f"Measuring {blocks} blocks and {subnets} whole subnets on {lab.run.device}"
     with progress(lab.run.console, title, 1) as update:
@@ -181,19 +183,20 @@ def _stored_table(
     assert identity is not None
     _say(
         lab.run,
-        f"{lab.absence}; its stored {identity.mode} table is used, and nothing is measured on it",
+        f"{lab.absence}; its stored {' and '.join(lab.tables.modes(identity))} table is used, and "
+        "nothing is measured on it",
     )
     without = lab.run.config.latency.predictor in WITHOUT_TABLE
     table = LatencyTable(()) if without else lab.tables.stored(identity)
     subnets: dict[str, list[WholeSubnet]] = {name: [] for name in lab.workloads}
-    for row in lab.tables.stored_subnets(identity):
+    for mode, row in lab.tables.stored_subnets(identity):
         try:
             arch = lab.space.architecture(row.widths)
         except UserError:  # of another space
             continue
         for name, workload in lab.workloads.items():
             if row.workload == workload:
-                subnets[name].append(WholeSubnet.of_row(arch, row))
+                subnets[name].append(WholeSubnet.of_row(arch, row, mode))
     return table, *_fit(lab, table, subnets)
 
 

@@ -100,11 +100,16 @@ class Prediction:
         if self.kind == "transfer":
             return {self.kind: TransferPredictor(self._source())}
         if self.kind == "learned":
+            if self.space.precision:
+                raise UserError(
+                    "latency.predictor learned knows nothing of space.precision; set "
+                    "latency.predictor to table"
+                )
             return {name: LearnedPredictor(self.space, name) for name in REGRESSORS}
         found: dict[str, ArchitecturePredictor] = {
             "table": TablePredictor(self.space, self.table, self.workload)
         }
-        if self.kind == "auto":
+        if self.kind == "auto" and not self.space.precision:
             found["ridge"] = LearnedPredictor(self.space)
         return found
 
@@ -143,7 +148,7 @@ def read_rows(data: Mapping[str, Any]) -> LatencyTable:
     """The rows of a `table.json`."""
     return LatencyTable(
         TableRow(
-            block=Block(kind=row["kind"], widths=tuple(row["widths"].items())),
+            block=Block.of_genes(row["kind"], row["widths"]),
             **{key: row[key] for key in row if key not in ("kind", "widths")},
         )
         for row in data["rows"]

@@ -22,6 +22,7 @@ from nas.search import (
 )
 from nas.search.result import SearchResult
 from nas.stages.known_table import load_predictors
+from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
 from nas.stages.resources import load_resources, wanted_resources
 from nas.stages.search_start import SearchStart
 from nas.stages.supernet import TrainedSupernet, open_supernet
@@ -138,9 +139,14 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         UserError: There is no supernet or no table, or they are of another space.
     """
     supernet = supernet or open_supernet(run)
-    space, settings = supernet.space, run.config.search
-    objectives = Objectives(run, space, load_predictors(run, space))
+    settings = run.config.search
+    predictors = load_predictors(run, supernet.space)
+    space = without_slow_blocks(supernet.space, predictors)
+    objectives = Objectives(run, space, predictors)
     uniform = space.uniform(5)
+    costs = block_latencies(predictors)
+    if "size_bytes" in objectives.cheap:
+        costs.append(block_bytes(space, objectives.workload))
     before = run.store.count()
     start = SearchStart(run, supernet.hash, _identity(run, objectives))
 
@@ -163,7 +169,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             budget=settings.budget,
             algorithm=settings.algorithm,
             seed=run.config.seed,
-            initial=uniform,
+            initial=[*uniform, *proposals(supernet, space, uniform, costs)],
             constraints=settings.bounds,
             on_batch=report,
             objective_names=objectives.columns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from supernet.families import Supernet, build_supernet
 from supernet.sanity import sanity_table
 from supernet.training import Trainer
 
+CALIBRATION_BATCHES = 2
+"""Evaluation batches of the training split that the ranges of 8-bit inputs are taken from."""
+
 
 def build_space(config: Config) -> TransformerSpace:
     """The search space of a configuration; a text task's vocabulary comes from its tokenizer."""
@@ -32,8 +36,10 @@ def open_task(config: Config) -> Task:
     return build_task(config.task.kind, **config.task_parameters)
 
 
-def _space(config: Config, task: Task) -> TransformerSpace:
+def _space(config: Config, task: Task, *, policies: bool = True) -> TransformerSpace:
     fields = config.space.model_dump(mode="json")
+    if not policies:
+        fields.pop("precision")
     if config.task.kind == "image-classification":
         fields |= {
             "image_size": config.task.image_size,
@@ -99,7 +105,8 @@ def train(run: Run) -> dict[str, Any]:
     task = open_task(config)
     write_json(directory.splits, {"schema": 1, **task.record})
     torch.manual_seed(config.seed)
-    model = build_supernet(_space(config, task))
+    # Training knows of no policies: the weights serve every one, and are the same without any
+    model = build_supernet(_space(config, task, policies=False))
     settings = config.training
     with progress(run.console, "Training", settings.steps) as update:
 
@@ -183,18 +190,21 @@ def open_supernet(run: Run) -> TrainedSupernet:
     space = _check_space(run, info, task)
     model = build_supernet(space)
     load_weights(model, tensors, source=run.directory.supernet)
+    if space.precision:
+        batches = islice(task.split("train"), CALIBRATION_BATCHES)
+        model.calibrate([inputs for inputs, _ in batches])
     return TrainedSupernet(run=run, task=task, model=model.eval(), hash=info["hash"])
 
 
 def _check_space(run: Run, info: Mapping[str, Any], task: Task | None = None) -> TransformerSpace:
-    """The configuration's space, which must be the one that was trained."""
-    space = _space(run.config, task or open_task(run.config))
-    if space.to_json() != info["space"]:
+    """The configuration's space, which must be the one that was trained but for its policies."""
+    task = task or open_task(run.config)
+    if _space(run.config, task, policies=False).to_json() != info["space"]:
         raise UserError(
             f"{run.directory.supernet_json} is of another search space than the configuration; "
             "name another directory with output=DIRECTORY"
         )
-    return space
+    return _space(run.config, task)
 
 
 def _set_threads(config: Config) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from latency.measurement import Measurement
-from latency.resources import RESOURCES, resource_of
+from latency.resources import RESOURCES, amounts_of, resource_fields
 from latency.table_store import StoredRow
 from search_spaces import Architecture
 
@@ -21,10 +22,12 @@ class WholeSubnet:
     low_ms: float | None
     high_ms: float | None
     """Ends of the 95 % interval over sessions."""
+    mode: str
+    """`quick` or `standard`: of its sessions."""
     status: str
     """See `latency.measurement.Status`."""
     resources: dict[str, Any]
-    """By name (`latency.resources.RESOURCES`); None where the device does not tell."""
+    """Energy and peak memory with their intervals; see `latency.resources.resource_fields`."""
     session_ratios: dict[str, float] = field(default_factory=dict)
     """Candidate over anchor per session id; empty where that is not known."""
     shared: float = 0.0
@@ -38,22 +41,24 @@ class WholeSubnet:
             measured_ms=_ms(found.median_ns),
             low_ms=_ms(found.low_ns),
             high_ms=_ms(found.high_ns),
+            mode=mode_of(found),
             status=found.status,
-            resources=resource_of(found),
+            resources=resource_fields(amounts_of(found)),
             session_ratios=dict(found.session_ratios),
             shared=found.shared,
         )
 
     @classmethod
-    def of_row(cls, architecture: Architecture, row: StoredRow) -> Self:
+    def of_row(cls, architecture: Architecture, row: StoredRow, mode: str) -> Self:
         """What a table of the device holds, perhaps from a file."""
         return cls(
             architecture=architecture,
             measured_ms=row.latency_ms,
             low_ms=row.low_ms,
             high_ms=row.high_ms,
+            mode=mode,
             status=row.status,
-            resources={name: getattr(row, name) for name in RESOURCES},
+            resources=resources_of(row),
             session_ratios=_ratios(row),
             shared=_shared(row),
         )
@@ -68,8 +73,31 @@ class WholeSubnet:
             "low_ms": self.low_ms,
             "high_ms": self.high_ms,
             "status": self.status,
+            "mode": self.mode,
             **self.resources,
         }
+
+
+def mode_of(found: Measurement) -> str:
+    """The mode of a measurement's sessions, which may be better than was asked for."""
+    return "quick" if found.quick else "standard"
+
+
+def resources_of(row: StoredRow) -> dict[str, Any]:
+    """Energy and peak memory of a stored row; their intervals are in its provenance."""
+    kept = row.provenance.get("intervals")
+    found: dict[str, Any] = {}
+    for name in RESOURCES:
+        ends = kept.get(name) if isinstance(kept, dict) else None
+        known = isinstance(ends, list) and [type(end) for end in ends] == [float, float]
+        found |= {name: getattr(row, name), f"{name}_interval": ends if known else None}
+    return found
+
+
+def intervals_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The intervals of fields with resources, as they are kept in a row's provenance."""
+    ends = {name: fields[f"{name}_interval"] for name in RESOURCES}
+    return {name: list(each) for name, each in ends.items() if each is not None}
 
 
 def _ms(latency_ns: float | None) -> float | None:

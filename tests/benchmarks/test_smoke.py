@@ -24,8 +24,12 @@ BENCHMARKS = [
     "kill",
     "latency",
     "overhead",
+    "policy_search",
     "predictor_choice",
     "predictors",
+    "quantization",
+    "search",
+    "search_kill",
     "second_device",
 ]
 

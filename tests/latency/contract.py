@@ -11,6 +11,8 @@ from torch import Tensor
 
 from latency.artifact import Artifact
 from latency.backend import DeviceBackend, ModelRejectedError, Samples
+from latency.backends import open_backend
+from latency.device_profile import DeviceProfile
 from latency.export import export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.timing import TimingConfig
@@ -23,6 +25,19 @@ def check_name_and_fingerprint(backend: DeviceBackend) -> None:
     assert dict(first) == dict(second)
     assert first
     assert all(isinstance(k, str) and isinstance(v, str) and v for k, v in first.items())
+
+
+def check_keys_of(profile: DeviceProfile, fingerprint: Mapping[str, str]) -> None:
+    """What a fingerprint says makes the same backend again."""
+    keys = open_backend(profile).keys_of(fingerprint)
+    again = DeviceProfile(
+        name=profile.name, backend=profile.backend, threads=profile.threads, **keys
+    )
+    was, now = (
+        {k: v for k, v in vars(open_backend(one)).items() if k != "place"}
+        for one in (profile, again)
+    )
+    assert was == now
 
 
 def check_session(
@@ -54,6 +69,15 @@ def check_session(
     assert max(before) < min(set(range(len(positions))) - set(before))
     assert min(after) > max(set(range(len(positions))) - set(after))
     return samples
+
+
+def check_pinned(
+    backend: DeviceBackend, models: Sequence[Artifact], timing: TimingConfig, cpu: int
+) -> None:
+    """For a backend whose place is prepared with `affinity=(cpu,)`."""
+    assert backend.fingerprint()["cpus"] == str(cpu)
+    facts = backend.run_session(models, timing)[0].session
+    assert facts["affinity"] == [cpu]
 
 
 def check_order_follows_seed(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +23,8 @@ class FakeBackend:
     name = "fake"
     suffix = ".onnx"
     tolerance = 1e-4
+    precisions = ("fp32",)
+    precision = "fp32"
     place = ThisHost()
 
     def __init__(
@@ -32,6 +35,7 @@ class FakeBackend:
         noise: float = 0.001,
         speed: Callable[[int], float] = lambda session: 1.0,
         drift: Callable[[int], float] = lambda session: 0.0,
+        throttled: Callable[[int], list[str]] = lambda session: [],
         mishap: Mishap = lambda session, models: None,
     ) -> None:
         self.latency_ns = latency_ns
@@ -39,6 +43,7 @@ class FakeBackend:
         self.noise = noise
         self.speed = speed
         self.drift = drift
+        self.throttled = throttled
         self.mishap = mishap
         self.sessions: list[list[str]] = []
         self.facts = {"soc": "fake"}
@@ -48,6 +53,10 @@ class FakeBackend:
 
     def fingerprint(self) -> Mapping[str, str]:
         return self.facts
+
+    @staticmethod
+    def keys_of(fingerprint: Mapping[str, str]) -> dict[str, Any]:
+        return {}
 
     def build_facts(self) -> Mapping[str, str]:
         return ONNX_FACTS
@@ -96,6 +105,11 @@ class FakeBackend:
                 )
                 position += 1
             result.append(
-                Samples(sha256=model.sha256, blocks=tuple(blocks), max_abs_difference=0.0)
+                Samples(
+                    sha256=model.sha256,
+                    blocks=tuple(blocks),
+                    max_abs_difference=0.0,
+                    session={"throttled": self.throttled(number)},
+                )
             )
         return result

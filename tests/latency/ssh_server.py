@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -17,14 +18,27 @@ async def run_command(process: "asyncssh.SSHServerProcess[bytes]") -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    feeding = asyncio.create_task(_pass_on(process.stdin, child.stdin))
     try:
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-        code = await child.wait()
-        await process.stdout.drain()
-        process.exit(code)
+        # Both to their ends first: the exit status ends the channel.
+        await asyncio.gather(
+            _pass_on(child.stdout, process.stdout), _pass_on(child.stderr, process.stderr)
+        )
+        process.exit(await child.wait())
     finally:
+        feeding.cancel()
         if child.stdin is not None:
             child.stdin.close()
+
+
+async def _pass_on(source: Any, sink: Any) -> None:
+    """Copy until `source` ends; `sink` may be gone before."""
+    with suppress(OSError, asyncssh.Error):
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    if isinstance(sink, asyncio.StreamWriter):
+        sink.close()
 
 
 async def main(folder: Path, port: int) -> None:

@@ -1,6 +1,8 @@
 import ast
+import errno
 import hashlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from latency import agent, bundle, host_facts
+from latency import agent, agent_cache, bundle, host_facts
 from latency.artifact import Artifact
 from latency.link import Link
 from latency.outcome import samples_of
@@ -62,14 +64,15 @@ def start(link: Link, models: list[Artifact], timing: TimingConfig, name: str = 
     return link._request("session", session=name, request=wanted, timeout_s=30.0)
 
 
-def running(folder: Path) -> list[int]:
+def running(folder: Path, kind: str = "") -> list[int]:
+    """Process ids of the agent in that folder; `serve`, `work` or `session` only."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes()
         except OSError:
             continue
-        if str(folder).encode() in words:
+        if str(folder).encode() in words and kind.encode() in [*words.split(b"\0"), b""]:
             found.append(int(path.name))
     return found
 
@@ -181,9 +184,8 @@ def test_a_killed_session_is_lost(
         number = start(link, [models["anchor"], models["endless"]], tiny)
         wait_for(lambda: len(running(folder)) == 3)
         time.sleep(0.5)
-        for pid in sorted(running(folder))[1:]:  # the worker, with it the process that times
-            os.kill(pid, 9)
-            break
+        (worker,) = running(folder, "work")  # with it goes the process that times
+        os.kill(worker, 9)
         outcome = link._reply(number)["outcome"]
         assert outcome["lost"].startswith("the agent lost its session")
         wait_for(lambda: len(running(folder)) == 1)
@@ -210,6 +212,52 @@ def test_a_file_that_changed_on_its_way_is_not_kept(interpreter: Path, tmp_path:
     with linked(interpreter, tmp_path) as link, pytest.raises(LinkError):
         link.put(sha256, b"wrong")
     assert not list((tmp_path / "files").iterdir())
+
+
+@pytest.fixture
+def full_disk(interpreter: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """An interpreter to which a folder is a disk of 8 MiB, and that folder."""
+    folder, wrapped = tmp_path / "agent", tmp_path / "python"
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size=8m tmpfs {folder}"
+    for options in ("-Urm", "-m"):  # in a user's own namespace, or as root
+        try:
+            done = subprocess.run(["unshare", options, "sh", "-c", mount], capture_output=True)
+        except FileNotFoundError:
+            break
+        if done.returncode == 0:
+            inner = f'{mount} && exec {interpreter} "$@"'
+            wrapped.write_text(f"#!/bin/sh\nexec unshare {options} sh -c '{inner}' sh \"$@\"\n")
+            wrapped.chmod(0o755)
+            return wrapped, folder
+    pytest.skip("no file system may be mounted here")
+
+
+def test_it_goes_on_after_a_full_disk(
+    full_disk: tuple[Path, Path], models: Models, tiny: TimingConfig
+) -> None:
+    python, folder = full_disk
+    large = bytes(16 << 20)
+    with linked(python, folder) as link:
+        with pytest.raises(UserError, match="no space left on the device for 16777216 bytes"):
+            link.put(hashlib.sha256(large).hexdigest(), large)
+        assert "reply" in link._reply(start(link, [models["anchor"]], tiny))["outcome"]
+        link.call("forget", session=NAME)
+        (server,) = running(folder, "serve")
+        filler = Path(f"/proc/{server}/root{folder}/filler")
+        try:
+            with filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        except PermissionError:
+            pytest.skip("another process's file system is out of reach here")
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - how the disk gets full
+        with pytest.raises(UserError, match="No space left on device"):
+            link._reply(start(link, [models["anchor"]], tiny))
+        filler.unlink()
+        assert "reply" in link._reply(start(link, [models["anchor"]], tiny))["outcome"]
+    assert not list(folder.iterdir())  # all of it was on that disk
 
 
 @pytest.mark.parametrize("name", ["../../x", "0" * 63, "A" * 64, ""])
@@ -246,17 +294,18 @@ def test_it_ends_when_nobody_talks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_cache_is_bounded_and_old_results_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "CACHE_BYTES", 250)
+    monkeypatch.setattr(agent_cache, "CACHE_BYTES", 250)
     one = agent.Agent(tmp_path, 0, 1)
+    files = one.cache.folder
     for age_h, name in ((9, "a"), (5, "b"), (0, "c")):
-        path = one.files / (name * 64)
+        path = files / (name * 64)
         path.write_bytes(b"x" * 100)
         os.utime(path, (time.time() - age_h * 3600,) * 2)
     for name, age_s in (("1" * 32, agent.KEEP_S + 9), ("2" * 32, 9)):
         (one.sessions / name).mkdir()
         os.utime(one.sessions / name, (time.time() - age_s,) * 2)
-    one._make_room(100)
-    assert [path.name[0] for path in one.files.iterdir()] == ["c"]
+    one.cache.make_room(100)
+    assert [path.name[0] for path in files.iterdir()] == ["c"]
     agent.Agent(tmp_path, 0, 1)
     assert [path.name[0] for path in one.sessions.iterdir()] == ["2"]
 

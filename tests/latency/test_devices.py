@@ -3,23 +3,22 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from latency import nvidia
-from latency.devices import (
-    BOARDS,
-    DeviceProfile,
-    builtin_devices,
-    get_device,
-    list_devices,
-    obstacle,
-    open_backend,
-)
+from latency import host_facts, nvidia
+from latency.absent import profile_of
+from latency.backends import open_backend
+from latency.device_profile import DeviceProfile
+from latency.devices import BOARDS, builtin_devices, get_device, list_devices, obstacle
 from latency.doctor import doctor
 from latency.lease import device_lease
+from latency.preparation import Preparation
 from latency.remote_profile import clean_device
+from latency.table_store import TableIdentity
 from search_spaces.errors import UserError
+from tests.latency import contract
 from tests.latency.remote_device import Device
 
 
@@ -68,6 +67,23 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("options: fast", "options 'fast' of device bad is not a mapping"),
         ("options: {1: 2}", "is not a mapping"),
         ("name: ../up", "use letters"),
+        ("backend: torch\nspinning: true", "spinning True of device bad is for backend onnxrunt"),
+        ("backend: coreml\nthreads: 2", "threads 2 of device bad is for backend onnxruntime and "),
+        ("affinity: [x]", "device bad: affinity ['x'] is not a list of CPUs; write [2, 3], say"),
+        ("threads: 3\naffinity: [1, 2]", "threads 3 of device bad are more than the 2 CPUs of"),
+        ("prepare: performance", "prepare 'performance' is not a mapping; write `prepare:`"),
+        ("prepare: {fan: on}", "prepare 'fan' is not one of governor, cool_to_c; remove it"),
+        ("prepare: {governor: 5}", "prepare governor 5 is not a name; write performance, say"),
+        ("prepare: {cool_to_c: 700}", "prepare cool_to_c 700 is not in 0..150, degree C"),
+        ("precisions: fp32", "precisions 'fp32' of device bad is not a list; write [fp32], say"),
+        (
+            "backend: coreml\nprecisions: [fp32, bf16]",
+            "precision 'bf16' of device bad is not one of fp32, fp16, which backend coreml offers",
+        ),
+        ("workloads: [a]", "workloads of device bad: ['a'] is not a mapping; write `name: {b"),
+        ("workloads: {a: {bach: 2}}", "device bad: a: 'bach' is not one of batch, sequence, past"),
+        ("workloads: {a: {batch: many}}", "device bad: a: batch 'many' is not a whole number"),
+        ("workloads: {a: {batch: 0}}", "device bad: a: workload batch 0 is below 1; give at l"),
         ("- 1", "holds no"),
         ("a: [", "is not readable"),
     ],
@@ -79,6 +95,83 @@ def test_bad_profiles(tmp_path: Path, content: str, message: str) -> None:
     assert message in str(caught.value)
     assert str(caught.value).startswith("devices/bad.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_precision_that_the_device_has_not() -> None:
+    half = {"precision": "fp16"}
+    assert get_device("jetson-orin").offered == ("fp32", "fp16")
+    small = DeviceProfile(name="t", backend="torch", precisions=["fp32"], options=half)
+    with pytest.raises(UserError) as caught:
+        open_backend(small)
+    assert str(caught.value).startswith(
+        "device t: models in fp16 are asked for, but it offers fp32; change `precision` below"
+    )
+    (check,) = doctor(small)
+    assert (check.ok, check.message) == (False, str(caught.value))
+
+
+def test_affinity_on_a_system_that_pins_nothing() -> None:
+    backend = open_backend(DeviceProfile(name="m", affinity=[0]))
+    here = dict(backend.place.describe())
+    backend.place._description = {**here, "platform": "darwin"}  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"affinity \[0\]: this host is darwin, which pins no"):
+        backend.fingerprint()
+
+
+def test_what_cannot_be_prepared_is_told() -> None:
+    here = host_facts.describe()
+    board = {**here, "temperatures_c": {"zone": 50.0}, "governors": ["performance"]}
+    board["fingerprint"] = {**here["fingerprint"], "governor": "schedutil"}
+    wanted = Preparation(governor="performance", cool_to_c=60.0, affinity=(1, 2))
+    assert str(wanted) == "pinned to CPU 1, 2, governor performance, cooled to 60 degree C"
+    assert wanted.unmet(board, "pi") == []
+    # Sessions differ from the device as it is: so do their fingerprints
+    assert wanted.fingerprint(board)["governor"] == "performance"
+    assert wanted.fingerprint(board)["cpus"] == "1,2"
+    locked = {**board, "governors": [], "temperatures_c": {}}
+    assert wanted.fingerprint(locked)["governor"] == "schedutil"
+    assert wanted.unmet(locked, "pi") == [
+        "governor performance cannot be set on pi: it is schedutil, and to change it takes root; "
+        "there, run `sudo cpupower frequency-set -g performance`",
+        "cool_to_c 60: pi tells no temperature",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("backend", "keys"),
+    [
+        ("onnxruntime", {"spinning": True, "options": {"arena": True, "depth": 3}, "threads": 2}),
+        ("onnxruntime", {"provider": "CUDAExecutionProvider"}),
+        ("torch", {"options": {"device": "cuda", "precision": "fp16", "cuda_graph": False}}),
+        ("torch", {"options": {"mode": "compile"}}),
+        ("tensorrt", {"options": {"precision": "fp16", "fp32_parts": ["head", "attention.*"]}}),
+        ("tensorrt_rtx", {"options": {"tf32": True, "cuda_graph": False}}),
+        ("coreml", {"options": {"compute_units": "cpu-and-ne", "target": "iphone"}}),
+    ],
+)
+def test_a_fingerprint_tells_the_options(backend: str, keys: dict[str, Any]) -> None:
+    profile = DeviceProfile(name="x", backend=backend, **keys)
+    opened = open_backend(profile)
+    here = opened.place.describe()
+    there = {**here, "packages": dict.fromkeys(host_facts.RUNTIMES, "1.0"), "cpus": [0, 1]}
+    opened.place._description = there  # type: ignore[attr-defined] # as if all were installed
+    fingerprint = opened.fingerprint()
+    contract.check_keys_of(profile, fingerprint)
+    identity = TableIdentity(
+        device="x",
+        backend=backend,
+        precision=opened.precision,
+        threads=profile.threads,
+        mode="quick",
+        protocol=1,
+        fingerprint=fingerprint,
+        network={},
+    )
+    assert profile_of(identity).name == "x"
+    with pytest.raises(UserError, match=f"table of x does not tell how {backend} ran: .* lacks '"):
+        profile_of(replace(identity, fingerprint={"soc": "?"}))
+    with pytest.raises(UserError, match="table of x is of backend 'abacus', which is not one of"):
+        profile_of(replace(identity, backend="abacus"))
 
 
 def test_open_too_many_threads() -> None:

@@ -1,8 +1,6 @@
 """Energy and memory are what the system says; where it says nothing, there is nothing."""
 
-import ctypes
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 
 from latency.energy import JetsonMeter, NvmlMeter, RaplMeter, energy_mj, open_meter
 from latency.memory import PeakMemory
+from tests.latency.nvml_library import library
 
 RANGE_UJ = 262_143_328_850
 
@@ -130,29 +129,6 @@ def test_rails_add_up_where_no_one_feeds_all(tmp_path):
     assert meter.name == "ina3221 VDD_CPU_CV, VDD_GPU_SOC"
     taken_mj, waited_s = wait_mj(meter, 0.3)
     assert taken_mj == pytest.approx(6_000 * waited_s, rel=0.3)
-
-
-NVML = """
-static unsigned long long energy = {start};
-int nvmlInit_v2(void) {{ return 0; }}
-int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {{
-    *device = (void *)0x1234; return index;
-}}
-int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *value) {{
-    *value = energy; energy += 250; return device == (void *)0x1234 ? {code} : 2;
-}}
-"""
-
-
-def library(folder, code):
-    """A library with NVML's functions, as NVIDIA's header declares them."""
-    (folder / "nvml.c").write_text(NVML.format(start=2**40, code=code))
-    command = ["cc", "-shared", "-fPIC", "-o", str(folder / "nvml.so"), str(folder / "nvml.c")]
-    try:
-        subprocess.run(command, check=True)
-    except FileNotFoundError:
-        pytest.skip("no C compiler")
-    return ctypes.CDLL(str(folder / "nvml.so"))
 
 
 def test_the_counter_of_a_gpu_is_read_through_its_library(tmp_path):

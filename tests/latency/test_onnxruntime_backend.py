@@ -10,7 +10,10 @@ import pytest
 from latency.artifact import Artifact
 from latency.backend import DeviceLostError, ModelRejectedError, SessionTimeoutError
 from latency.graphs import GraphLibrary
+from latency.host_facts import available_cpus
 from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.place import ThisHost
+from latency.preparation import Preparation
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
 from tests.latency import contract, networks
@@ -39,6 +42,17 @@ def test_session(backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig
     assert facts["pid"] != 0
     medians = [min(block.median_ns for block in one.blocks) for one in samples]
     assert medians[1] < medians[2]
+
+
+@pytest.mark.slow
+def test_affinity(models: Models, tiny: TimingConfig) -> None:
+    cpu = available_cpus()[-1]
+    place = ThisHost(Preparation(affinity=(cpu,)))
+    pinned = OnnxRuntimeBackend(threads=1, place=place)
+    contract.check_pinned(pinned, [models["anchor"]], tiny, cpu)
+    absent = OnnxRuntimeBackend(threads=1, place=ThisHost(Preparation(affinity=(4096,))))
+    with pytest.raises(UserError, match=r"affinity \[4096\] is not within the CPUs \[.*this host"):
+        absent.fingerprint()
 
 
 @pytest.mark.slow

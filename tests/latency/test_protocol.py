@@ -141,6 +141,22 @@ def test_sentinel_cools_down_three_times_then_marks(store: LatencyStore) -> None
     assert (one.status, one.sessions, one.hot_sessions) == ("ok", 5, 1)
 
 
+def test_a_throttled_session_is_discarded_and_repeated(store: LatencyStore) -> None:
+    # As hot as that, and no slower: the anchor alone would not tell
+    reasons = {1: ["GPU thermal slowdown by hardware"], 4: ["GPU power brake"]}
+    backend = FakeBackend(LATENCY, throttled=lambda session: reasons.get(session, []))
+    one = measure(A[:1], backend=backend, timing=TIMING, store=store)[A[0].sha256]
+    assert (one.status, one.sessions, one.hot_sessions, len(backend.sessions)) == ("ok", 5, 0, 7)
+    rows = store.sessions(store.add_device(backend.fingerprint()))
+    assert [row["outcome"] for row in rows] == [
+        *("accepted", "hot", "accepted", "accepted", "hot", "accepted", "accepted")
+    ]
+    assert rows[1]["message"] == "the device held itself back: GPU thermal slowdown by hardware"
+    always = FakeBackend(LATENCY, throttled=lambda session: ["GPU power brake"])
+    one = measure(A[1:2], backend=always, timing=TIMING, store=store)[A[1].sha256]
+    assert (one.sessions, one.hot_sessions, len(always.sessions)) == (5, 5, 3 + 5)
+
+
 def test_rejected_is_final_and_spares_the_others(store: LatencyStore) -> None:
     def mishap(session: int, models: Sequence[Artifact]) -> None:
         if A[1] in models:

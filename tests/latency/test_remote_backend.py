@@ -7,13 +7,16 @@ import venv
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latency.artifact import Artifact
 from latency.backend import DeviceLostError, SessionTimeoutError
 from latency.database import connect
+from latency.host_facts import available_cpus
 from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.preparation import Preparation
 from latency.protocol import measure
 from latency.remote_host import RemoteHost
 from latency.store import LatencyStore
@@ -50,6 +53,20 @@ def test_session(backend: OnnxRuntimeBackend, models: Models, tiny: TimingConfig
     assert facts["provider"] == "CPUExecutionProvider"
     medians = [min(block.median_ns for block in one.blocks) for one in samples]
     assert medians[1] < medians[2]
+
+
+def test_preparation(device: Device, models: Models, tiny: TimingConfig) -> None:
+    cpu = available_cpus()[-1]
+    wanted = Preparation(affinity=(cpu,), governor="performance", cool_to_c=149.0)
+    backend = OnnxRuntimeBackend(threads=1, place=device.place(preparation=wanted))
+    with closing(backend):
+        contract.check_pinned(backend, [models["anchor"]], tiny, cpu)
+        prepared: Any = backend.run_session([models["anchor"]], tiny)[0].session["prepared"]
+        unmet = wanted.unmet(backend.place.describe(), backend.place.name)
+    assert set(prepared) == {"governor", "cooling"}
+    # What the agent could not do is what was foretold
+    refused = prepared["governor"]["problem"] is not None
+    assert refused == any("governor performance cannot be set on 127" in line for line in unmet)
 
 
 def test_order_follows_seed(

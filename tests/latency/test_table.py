@@ -423,9 +423,12 @@ def test_rows_as_json():
         "high_ms": 1.1,
         "sessions": 2,
         "status": "ok",
+        "mode": None,
         "std_ms": None,
         "energy_mj": None,
+        "energy_mj_interval": None,
         "peak_memory_bytes": None,
+        "peak_memory_bytes_interval": None,
     }
 
 

@@ -14,6 +14,7 @@ from latency.database import connect
 from latency.table_file import COLUMNS, read_table, write_table
 from latency.table_store import StoredRow, TableIdentity, TableStore
 from search_spaces import UserError, Workload
+from search_spaces.schemes import SCHEMES
 
 try:
     import pyarrow
@@ -69,6 +70,9 @@ identities = st.builds(
 )
 
 
+policies = st.sampled_from(["precision.ffn_in", "precision.ffn_out.3"])
+
+
 @st.composite
 def stored_rows(draw):
     low, middle, high = sorted(draw(st.tuples(latencies, latencies, latencies)))
@@ -77,7 +81,10 @@ def stored_rows(draw):
             batch=draw(sizes), sequence=draw(st.none() | sizes), past=draw(st.integers(0, 999))
         ),
         kind=draw(st.sampled_from(["fixed", "attention", "ffn", "subnet"])),
-        widths=draw(st.dictionaries(texts, sizes, max_size=3)),
+        widths={
+            **draw(st.dictionaries(texts, sizes, max_size=3)),
+            **draw(st.dictionaries(policies, st.sampled_from(list(SCHEMES)), max_size=2)),
+        },
         latency_ms=middle,
         low_ms=draw(st.sampled_from([None, low])),
         high_ms=draw(st.sampled_from([None, high])),
@@ -174,6 +181,10 @@ def rename(old, new):
         (put("status", "interpolated"), "status 'interpolated' is not one of ok, unstable"),
         (put("widths", "[64]"), "widths '\\[64\\]' is not a JSON object"),
         (put("widths", '{"embed": 1.5}'), "widths: embed 1.5 is not a whole number"),
+        (
+            put("widths", '{"precision.qkv": "int8"}'),
+            "widths: precision.qkv 'int8' is not one of w4, w8a8_dynamic, w8a8, w8, bf16",
+        ),
         (put("fingerprint", '{"cpu": 1}'), "fingerprint: cpu 1 is not a text"),
         (put("provenance", '{"models":'), "provenance '.*' is not a JSON object"),
     ],

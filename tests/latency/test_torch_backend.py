@@ -10,6 +10,9 @@ from latency.artifact import Artifact, build_artifact
 from latency.database import connect
 from latency.export import export_network
 from latency.graphs import GraphLibrary
+from latency.host_facts import available_cpus
+from latency.place import ThisHost
+from latency.preparation import Preparation
 from latency.store import LatencyStore
 from latency.table_measurement import measure_table
 from latency.timing import TimingConfig
@@ -78,6 +81,12 @@ def test_session(backend: TorchBackend, models: dict[str, Artifact], tiny: Timin
     assert "onnxruntime" not in facts
     medians = [min(block.median_ns for block in one.blocks) for one in samples]
     assert medians[1] < medians[2]
+
+
+def test_affinity(models: dict[str, Artifact], tiny: TimingConfig) -> None:
+    cpu = available_cpus()[-1]
+    pinned = TorchBackend(place=ThisHost(Preparation(affinity=(cpu,))))
+    contract.check_pinned(pinned, [models["anchor"]], tiny, cpu)
 
 
 @pytest.mark.slow

@@ -364,19 +364,29 @@ def test_a_reader_that_goes_away_is_no_error(pipeline):
     assert (process.returncode, error) == (0, "")
 
 
-def test_devices(capsys):
+def test_devices(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("devices").mkdir()
+    Path("devices/desk.yaml").write_text(
+        "affinity: [0]\nprepare: {cool_to_c: 60}\nworkloads: {four: {batch: 4}}\n"
+    )
     assert main(["devices"]) == 0
     lines = capsys.readouterr().out.splitlines()
     texts = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[::2]}
     reasons = dict(zip(texts, (line.strip() for line in lines[1::2]), strict=True))
-    assert texts["cpu-1t"] == "onnxruntime, CPUExecutionProvider, 1 thread"
+    assert texts["cpu-1t"].startswith("onnxruntime, CPUExecutionProvider, 1 thread, offers fp32")
     assert reasons["cpu-1t"] == "reachable"
-    assert texts["mac"] == "coreml, 1 thread, behind SSH on a host that is not set yet"
-    assert "write `host: NAME` and `transport: ssh` into devices/mac.yaml" in reasons["mac"]
+    assert texts["desk"].endswith(
+        ", pinned to CPU 0, cooled to 60 degree C, workload four: batch 4"
+    )
+    assert texts["mac"].startswith("coreml, offers fp32 fp16, behind SSH on a host that is")
+    assert "write `host: NAME` into devices/mac.yaml" in reasons["mac"]
     assert main(["devices", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["devices"]
     assert [device["name"] for device in listed[:2]] == ["cpu", "cpu-1t"]
     assert (listed[1]["reachable"], listed[1]["obstacle"]) == (True, None)
+    assert "fp32" in listed[1]["precisions"]
+    assert listed[-1]["workloads"] == {"four": {"batch": 4}}
     for device in listed:
         assert device["reachable"] == (device["obstacle"] is None)
 
@@ -414,9 +424,11 @@ def test_help_of_a_command_has_an_example_that_is_valid(capsys, name):
     assert f"usage: nas {name} " in text
     assert "example:" in text
     assert "130  interrupted" in text
-    words = shlex.split(COMMANDS[name].example)
-    assert words[:2] == ["nas", name]
-    parse(words[1:])
+    for line in COMMANDS[name].example.splitlines():
+        assert line in text
+        words = shlex.split(line)
+        assert words[:2] == ["nas", name]
+        parse(words[1:])
 
 
 def test_version(capsys):

@@ -74,6 +74,29 @@ def test_defaults_follow_from_the_language_task(text):
     }
 
 
+def test_defaults_follow_from_the_device(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, text = Path("images.yaml"), Path("text.yaml")
+    images.write_text(IMAGES)
+    text.write_text(TEXT)
+    Path("devices").mkdir()
+    calls = "{many: {batch: 8}, prompt: {sequence: 32}, token: {past: 31}}"
+    Path("devices/board.yaml").write_text(f"workloads: {calls}\n")
+    config = load_config(images, device="board")
+    assert config.calls == {"many": Workload(batch=8)}
+    assert config.search.objectives == ("error", "many_ms")
+    assert load_config(images, ["device=board"]).calls == config.calls
+    named = load_config(images, ["workloads={one: {batch: 1}}"], device="board")
+    assert named.calls == {"one": Workload(batch=1)}
+    assert load_config(text, device="board").calls == {
+        "prompt": Workload(sequence=32),
+        "token": Workload(sequence=1, past=31),
+    }
+    with pytest.raises(UserError, match=r"board has prompt, a call of 32 tokens, .*context is 16;"):
+        load_config(text, ["task.context=16"], device="board")
+    assert load_config(images, device="nobody").calls == {"latency": Workload()}
+
+
 def test_objectives_follow_named_workloads(images):
     config = load_config(images, ["workloads={one: {batch: 1}, many: {batch: 32}}"])
     assert config.search.objectives == ("error", "one_ms", "many_ms")
@@ -198,6 +221,16 @@ def test_a_run_directory_is_a_configuration(images):
             'command line: space.embed[1] is "a"; it must be a whole number',
         ),
         ("space.embed=[0]", "command line: space.embed[0] is 0; it must be at least 1"),
+        (
+            "space.precision=[w8]",
+            'command line: space.precision is ["w8"]: it lacks fp32, which the others are compared '
+            "with; add it",
+        ),
+        (
+            "space.precision=[fp32,int8]",
+            'command line: space.precision[1] is "int8"; it must be one of fp32, fp16, bf16, w8, '
+            "w8a8, w8a8_dynamic or w4",
+        ),
         ("space.embed=64", "command line: space.embed is 64; it must be a list, such as [1, 2]"),
         (
             "space.patch_size=3",
@@ -385,6 +418,7 @@ def test_a_trained_directory_keeps_its_settings(images):
         "training.checkpoint_every_s=9",
         "task.data=./digits",
         "name=other",
+        "space.precision=[fp32, w8]",
     ):
         check_same_supernet(changed(free), config, "runs/digits")
     for fixed, expected in (

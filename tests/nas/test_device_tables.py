@@ -3,10 +3,12 @@
 Real sessions of onnxruntime throughout; only the measuring protocol is shortened.
 """
 
+import csv
 import json
 import re
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,11 +75,12 @@ def copied(measured, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "copy")
 
 
+def forbidden(*arguments, **keywords):
+    raise AssertionError("measured")
+
+
 @pytest.fixture
 def no_sessions(monkeypatch):
-    def forbidden(*arguments, **keywords):
-        raise AssertionError("measured")
-
     monkeypatch.setattr(OnnxRuntimeBackend, "run_session", forbidden)
 
 
@@ -126,6 +129,10 @@ def test_rows_are_in_the_store_with_their_provenance(measured):
 
 
 def test_a_colleague_searches_for_a_device_that_is_not_there(colleague, no_sessions, capsys):
+    # Of a provider that is not here: what is exported is to be run as it was measured there
+    content = Path("cpu.csv").read_text(encoding="utf-8")
+    there = content.replace("CPUExecutionProvider", "ROCMExecutionProvider")
+    Path("cpu.csv").write_text(there, encoding="utf-8")
     assert main(["table", "import", "digits.yaml", "cpu.csv", "--device", "bench"]) == 0
     assert "next: nas run digits.yaml --device bench" in capsys.readouterr().out
     # The front cannot be measured, which the exit code and every file say.
@@ -142,6 +149,9 @@ def test_a_colleague_searches_for_a_device_that_is_not_there(colleague, no_sessi
         assert subnet["measured_latency_ms"]["median"] is None
         assert subnet["predicted_latency_ms"] > 0
         assert Path("runs/digits", subnet["export"]).is_file()
+        beside = load(Path("runs/digits/exports", f"{subnet['name']}.json"))
+        assert beside["runtime"]["provider"] == "ROCMExecutionProvider"
+        assert "note" not in beside
     assert Path("runs/digits/report.html").is_file()
 
 
@@ -158,6 +168,37 @@ def test_the_colleague_gets_the_same_table(measured, colleague, no_sessions):
     assert again == Path("cpu.csv").read_bytes()
 
 
+def test_files_that_stand_in_for_those_of_the_device_say_so(colleague, no_sessions, capsys):
+    """The table is of engines, which only the device can build: there are ONNX files instead."""
+    with Path("cpu.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    told = {"precision": "fp16", "fp32_parts": "none", "tf32": "off", "cuda_graph": "on"}
+    with Path("gpu.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            facts = {**json.loads(row["fingerprint"]), **told}
+            writer.writerow(
+                {
+                    **row,
+                    "backend": "tensorrt",
+                    "precision": "fp16",
+                    "fingerprint": json.dumps(facts),
+                }
+            )
+    assert main(["table", "import", "digits.yaml", "gpu.csv", "--device", "jetson"]) == 0
+    assert main(["run", "digits.yaml", "--device", "jetson"]) == 4
+    note = (
+        "device jetson is not at hand, so that its files are ONNX in fp32; its latencies are those "
+        "of tensorrt in fp16: make its .engine of them where it is"
+    )
+    assert note in capsys.readouterr().err
+    beside = load("runs/digits/exports/s00.json")
+    assert (beside["model"], beside["note"]) == ("s00.onnx", note)
+    assert beside["runtime"]["name"] == "tensorrt"
+    assert beside["runtime"]["precision"] == "fp16"
+
+
 def test_search_alone_takes_an_imported_table(colleague, no_sessions, capsys):
     assert main(["train", "digits.yaml"]) == 0
     assert main(["search", "digits.yaml", "--device", "bench"]) == 2
@@ -167,9 +208,11 @@ def test_search_alone_takes_an_imported_table(colleague, no_sessions, capsys):
     assert load("runs/digits/search.json")["front"]
 
 
-def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch):
+def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch, capsys):
     """The fingerprint is that of the file; only whole subnets, which chains share nothing with."""
-    assert main(["table", "import", "digits.yaml", "cpu.csv"]) == 0
+    Path("devices").mkdir()
+    Path("devices/desk.yaml").write_text("prepare: {governor: turbo}\n")
+    assert main(["table", "import", "digits.yaml", "cpu.csv", "--device", "desk"]) == 0
     timed = []
     run_session = OnnxRuntimeBackend.run_session
 
@@ -178,9 +221,45 @@ def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch)
         return run_session(self, models, timing)
 
     monkeypatch.setattr(OnnxRuntimeBackend, "run_session", spy)
-    assert main(["measure", "digits.yaml"]) == 0
+    assert main(["measure", "digits.yaml", "--device", "desk"]) == 0
+    assert "governor turbo cannot be set on this host: it" in capsys.readouterr().err
     assert timed
     assert all("architecture" in model.provenance for model in timed)
+
+
+def test_rows_of_standard_sessions_say_so(colleague, monkeypatch):
+    """A quick request that stored standard sessions answer leaves no quick rows."""
+    monkeypatch.setattr(
+        TimingConfig,
+        "standard",
+        classmethod(lambda cls: replace(short_timing(cls), mode="standard")),
+    )
+    narrow = ["space.ffn=[8]", "space.heads=[1]", "latency.correction_subnets=1"]
+    assert main(["measure", "digits.yaml", *narrow, "latency.mode=standard"]) == 0
+    before = load("runs/digits/table.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxRuntimeBackend, "run_session", forbidden)
+        assert main(["measure", "digits.yaml", *narrow]) == 0
+    table = load("runs/digits/table.json")
+    assert (before["mode"], table["mode"]) == ("standard", "quick")
+    for name in ("rows", "whole"):
+        assert {row["mode"] for row in table[name]} == {"standard"}
+        assert table[name] == before[name]
+    with closing(connect(Path("runs/digits/run.db"))) as connection:
+        assert [one.mode for one, _ in TableStore(connection).tables("cpu-1t")] == ["standard"]
+    # One more block is quick: both kinds are exported, imported and used together.
+    wider = ["space.ffn=[8, 12]", *narrow[1:]]
+    assert main(["measure", "digits.yaml", *wider]) == 0
+    rows = load("runs/digits/table.json")["rows"]
+    assert {row["mode"] for row in rows} == {"quick", "standard"}
+    assert main(["table", "export", "digits.yaml", "both.csv"]) == 0
+    assert main(["table", "import", "digits.yaml", "both.csv", "--device", "bench"]) == 0
+    monkeypatch.setattr(OnnxRuntimeBackend, "run_session", forbidden)
+    assert main(["measure", "digits.yaml", *wider, "--device", "bench"]) == 0
+    used = load("runs/digits/table.bench.json")["rows"]
+    assert [(row["latency_ms"], row["mode"]) for row in used] == [
+        (row["latency_ms"], row["mode"]) for row in rows
+    ]
 
 
 def test_a_device_that_changed_is_said(copied, monkeypatch, capsys):
@@ -245,6 +324,9 @@ def test_memory_and_energy_are_objectives_where_the_device_tells(colleague, caps
         # a network is. A process that holds nothing is measured in megabytes.
         assert 1e4 < subnet["workloads"]["latency"]["peak_memory_bytes"] < 1e8
     assert all(row["peak_memory_bytes"] is not None for row in rows.values())
+    for row in rows.values():
+        low, high = row["peak_memory_bytes_interval"]
+        assert low <= row["peak_memory_bytes"] <= high
     if open_meter(gpu=False)[0] is None:
         assert all(row["energy_mj"] is None for row in rows.values())
         assert main(["run", "digits.yaml", "search.objectives=[error, latency_energy_mj]"]) == 2

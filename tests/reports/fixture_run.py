@@ -92,6 +92,8 @@ def tell_more(directory: Path) -> None:
     for index, subnet in enumerate(front["subnets"]):
         for latency in subnet["workloads"].values():
             latency |= {"energy_mj": None if index else 12.34, "peak_memory_bytes": 1536 + index,
+                        "energy_mj_interval": None if index else [12.2, 12.48],
+                        "peak_memory_bytes_interval": None,
                         "compute_plan": {"NeuralEngine": {"conv": 30, "add": 8 + index},
                                          "CPU": {"softmax": 1, "gather": 2}}}  # fmt: skip
     last = front["subnets"][-1]["workloads"]

@@ -61,6 +61,13 @@ def test_dropped_layers_have_no_bars():
     )
 
 
+def test_policies_are_lines_of_their_own():
+    genes = {"embed": 64, "depth": 1, "heads.1": 2, "ffn.1": 32}
+    for part in ("qkv", "attention_out", "ffn_in", "ffn_out"):
+        genes[f"precision.{part}.1"] = "w8a8" if part == "ffn_in" else "fp32"
+    assert describe(genes, 2)[3:] == (f"FFN in {numbers.MISSING} w8a8",)
+
+
 def test_genes_of_other_spaces_are_listed():
     genes = {"width": 8, "act": "gelu"}
     assert limits([genes]).layers == 0
@@ -103,7 +110,7 @@ def test_resources_have_columns_where_the_device_tells(tmp_path):
     assert {len(row) for row in rows} == {len(columns)}
     at = labels.index("decode: energy mJ")
     assert labels[at - 1 : at + 2 : 2] == ["decode: measured ms", "decode: peak memory"]
-    assert [row[at].text for row in rows[:2]] == ["12.3", numbers.MISSING]
+    assert [row[at].text for row in rows[:2]] == ["12.3 [12.2, 12.5]", numbers.MISSING]
     assert [row[at + 1].sort for row in rows[:2]] == [1536, 1537]
     first = sections.cards(data, limits([]))[1]
     assert [line.partition(":")[0] for line in first.plans] == ["prefill", "decode"]

@@ -1,0 +1,56 @@
+"""Schemes that do not pay: what the search puts in the place of a block that they slow down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from search_spaces.blocks import Block
+from search_spaces.schemes import FULL, SCHEMES
+from search_spaces.transformer import TransformerSpace
+
+LEAST = 1e-12
+"""In place of a latency of 0, which interpolation may give, ms."""
+
+
+def slow_blocks(
+    space: TransformerSpace, latencies: Sequence[Callable[[Block], float]]
+) -> dict[Block, Block]:
+    """Blocks with a scheme that does not make them faster, and the next finer ones that do not.
+
+    A scheme with an arithmetic of its own has to pay for itself: under every workload, the block
+    must be faster than with that part in fp32. One that is only stored in fewer bits costs no time.
+
+    Args:
+        space: Gives blocks and schemes.
+        latencies: Latency of a block under each workload.
+    """
+    instead = {}
+    for block in space.all_blocks():
+        found = block
+        while (part := _slow_part(found, latencies)) is not None:
+            found = _finer(found, part, space.precision)
+        if found != block:
+            instead[block] = found
+    return instead
+
+
+def _slow_part(block: Block, latencies: Sequence[Callable[[Block], float]]) -> str | None:
+    """The part whose scheme costs the most time; None where all pay."""
+    lost = {}
+    for part, name in block.precision:
+        if SCHEMES[name].runs_as != FULL:
+            rest = block.with_policy(tuple(p for p in block.precision if p[0] != part))
+            lost[part] = max(latency(block) / max(latency(rest), LEAST) for latency in latencies)
+    slow = {part: ratio for part, ratio in lost.items() if ratio >= 1}
+    return max(slow, key=lambda part: slow[part]) if slow else None
+
+
+def _finer(block: Block, part: str, schemes: Sequence[str]) -> Block:
+    """The block with the next finer scheme of a part, fp32 being left out of its policy."""
+    policy = []
+    for name, scheme in block.precision:
+        if name == part:
+            scheme = schemes[schemes.index(scheme) + 1]
+        if scheme != FULL:
+            policy.append((name, scheme))
+    return block.with_policy(tuple(policy))

@@ -1,0 +1,76 @@
+"""Number formats that a matrix product may run in, and the bytes that its weights then take.
+
+The numerics are in `supernet.quantization`; here is what a search has to know of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+FULL: Final = "fp32"
+"""The scheme that changes nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How the weights and the input of a linear layer are represented."""
+
+    name: str
+    weight_bits: int
+    """Bits of one stored weight, its scale apart."""
+    integer: bool
+    """Whether weights are integers with a scale per output, or per group of inputs."""
+    group: int | None = None
+    """Inputs of an output that share one scale; None for all of them."""
+    activations: Literal["float", "static", "dynamic"] = "float"
+    """Inputs as they are, or as 8-bit integers with a range known before or found at each call."""
+    runs_as: str = FULL
+    """Scheme whose arithmetic it has: one that is only stored in fewer bits runs as fp32."""
+
+    def weight_bytes(self, outputs: int, inputs: int) -> int:
+        """Bytes of the weights of a linear layer in a file, scales and ranges included."""
+        groups = 1 if self.group is None else -(-inputs // self.group)
+        padded = inputs if self.group is None else groups * self.group
+        scales = SCALE_BYTES * outputs * groups if self.integer else 0
+        ranges = RANGE_BYTES if self.activations == "static" else 0
+        return outputs * padded * self.weight_bits // 8 + scales + ranges
+
+
+SCALE_BYTES = 4
+"""A scale is fp32."""
+RANGE_BYTES = 5
+"""Scale and zero point of an input whose range is known before."""
+
+SCHEMES: Final[Mapping[str, Scheme]] = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme(name="w4", weight_bits=4, integer=True, group=32, runs_as="w4"),
+        Scheme(
+            name="w8a8_dynamic",
+            weight_bits=8,
+            integer=True,
+            activations="dynamic",
+            runs_as="w8a8_dynamic",
+        ),
+        Scheme(name="w8a8", weight_bits=8, integer=True, activations="static", runs_as="w8a8"),
+        Scheme(name="w8", weight_bits=8, integer=True),
+        Scheme(name="bf16", weight_bits=16, integer=False),
+        Scheme(name="fp16", weight_bits=16, integer=False),
+        Scheme(name=FULL, weight_bits=32, integer=False),
+    )
+}
+"""All schemes by name, from coarse to fine: the order of a gene's choices."""
+
+PARTS: Final = ("qkv", "attention_out", "ffn_in", "ffn_out")
+"""Linear layers of a transformer layer whose scheme is a gene each."""
+PARTS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "fixed": (),
+    "attention": PARTS[:2],
+    "ffn": PARTS[2:],
+}
+"""Those of each kind of block."""
+
+Policy = tuple[tuple[str, str], ...]
+"""Part and scheme of what is not fp32, in the order of `PARTS`."""

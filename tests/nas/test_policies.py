@@ -1,0 +1,144 @@
+"""A small run over architectures with precision policies, from data to report."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from latency.timing import TimingConfig
+from nas.cli import main
+from nas.config import load_config
+from nas.run import Run
+from nas.stages.known_table import load_predictors
+from nas.stages.policies import without_slow_blocks
+from nas.stages.supernet import open_supernet
+from search_spaces import Block
+from search_spaces.schemes import FULL, SCHEMES
+from tests.nas.short_protocol import short_timing
+
+pytestmark = pytest.mark.slow
+
+DIGITS = """
+name: digits
+output: digits
+device: cpu-1t
+task: {kind: image-classification, data: digits, batch_size: 32}
+space:
+  patch_size: 4
+  head_dim: 4
+  embed: [8]
+  depth: [1, 2]
+  heads: [2]
+  ffn: [8, 16]
+training: {steps: 30, warmup_steps: 5, learning_rate: 0.01, threads: 1, log_every: 10}
+latency: {correction_subnets: 2}
+search: {objectives: [error, latency_ms, size_bytes], budget: 12, population: 6, front_size: 4}
+"""
+CHOICES = "space.precision=[fp32, w8, w8a8]"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a finished run; nobody changes it."""
+    folder = tmp_path_factory.mktemp("policies")
+    (folder / "digits.yaml").write_text(DIGITS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(TimingConfig, "quick", classmethod(short_timing))
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("lease")))
+        # Trained without policies, and searched with them: training knows of none
+        assert main(["train", "digits.yaml"]) == 0
+        assert main(["run", "digits.yaml", CHOICES]) == 0
+    return folder
+
+
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_front_has_policies_that_are_exported(folder):
+    supernet = load(folder / "digits" / "supernet.json")
+    front = load(folder / "digits" / "front.json")
+    assert front["supernet"] == supernet["hash"]
+    assert "precision" not in supernet["space"]
+    seen = set()
+    for subnet in front["subnets"]:
+        genes = {
+            name.removeprefix("precision."): value
+            for name, value in subnet["architecture"].items()
+            if name.startswith("precision.")
+        }
+        assert subnet["precision"] == {**genes, "other": "fp32"}
+        seen |= set(genes.values())
+        path = folder / "digits" / subnet["export"]
+        weights = path.stat().st_size
+        assert weights >= subnet["size_bytes"]
+        outputs = onnxruntime.InferenceSession(path).run(
+            None, {"images": np.zeros((1, 1, 8, 8), np.float32)}
+        )
+        assert np.isfinite(outputs[0]).all()
+        assert subnet["measured_latency_ms"]["median"] > 0
+        assert subnet["quality"]["export_test"] == pytest.approx(
+            subnet["quality"]["test"], abs=0.003
+        )
+        assert set(subnet["uniform"]) == {"fp32", "w8", "w8a8"}
+        assert subnet["uniform"]["w8"]["size_bytes"] <= subnet["size_bytes"]
+        assert subnet["uniform"]["fp32"]["size_bytes"] >= subnet["size_bytes"]
+        same = subnet["uniform"]["fp32"]["predicted_ms"], subnet["uniform"]["w8"]["predicted_ms"]
+        assert same[0] == same[1]
+    assert seen - {FULL}
+    # Of one architecture, the smaller file is the smaller claim
+    sizes = [(s["size_bytes"], s["architecture"]["depth"]) for s in front["subnets"]]
+    assert len(set(sizes)) == len(sizes)
+
+
+def test_the_table_has_a_row_for_each_arithmetic(folder):
+    table = load(folder / "digits" / "table.json")
+    schemes = {
+        tuple(v for name, v in row["widths"].items() if name.startswith("precision."))
+        for row in table["rows"]
+    }
+    assert schemes == {(), ("w8a8",), ("w8a8", "w8a8")}
+    assert len(table["rows"]) == 1 + 4 + 2 * 4
+
+
+def test_no_block_has_a_scheme_that_does_not_pay(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with Run.open(load_config("digits.yaml", [CHOICES])) as run:
+        supernet = open_supernet(run)
+        predictors = load_predictors(run, supernet.space)
+        space = without_slow_blocks(supernet.space, predictors)
+        table = predictors["latency"].table
+        found = load(folder / "digits" / "search.json")
+        for point in found["evaluated"]:
+            for block in space.blocks(space.architecture(point["architecture"])):
+                for part, name in block.precision:
+                    if SCHEMES[name].runs_as != FULL:
+                        rest = tuple(pair for pair in block.precision if pair[0] != part)
+                        other = Block(kind=block.kind, widths=block.widths, precision=rest)
+                        fast, slow = (table.latency_ms("latency", b) for b in (block, other))
+                        assert fast < slow
+
+
+def test_policies_are_shown_in_the_report(folder):
+    page = (folder / "digits" / "report.html").read_text()
+    front = load(folder / "digits" / "front.json")
+    if any("w8a8" in subnet["precision"].values() for subnet in front["subnets"]):
+        assert "w8a8" in page
+    assert "FFN in" in page or "attention output" in page or "query, key, value" in page
+
+
+def test_what_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (folder / "devices").mkdir()
+    (folder / "devices" / "torch-cpu.yaml").write_text("backend: torch\n")
+    (folder / "devices" / "floats.yaml").write_text("precisions: [fp32, fp16, w8]\n")
+    for arguments, message in (
+        (["latency.predictor=learned"], "knows nothing of space.precision"),
+        (["space.precision=[w8]"], "lacks fp32, which the others are compared with; add it"),
+        (["--device", "torch-cpu"], "space.precision is for onnxruntime on a CPU"),
+        (["--device", "floats"], "space.precision w8a8: device floats offers fp32, fp16, w8;"),
+    ):
+        assert main(["measure", "digits.yaml", CHOICES, *arguments]) == 2
+        assert message in capsys.readouterr().err

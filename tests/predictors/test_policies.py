@@ -1,0 +1,105 @@
+"""Schemes that do not pay are left out, and proposed policies are the best within their bounds."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from predictors.blocks import BlockCounts
+from predictors.policies import slow_blocks
+from predictors.proposals import propose
+from search_spaces import DecoderSpace, VisionTransformerSpace
+from search_spaces.schemes import FULL, PARTS, SCHEMES
+from tests.search_spaces.test_transformer_spaces import TEXT, VISION
+
+SPACE = VisionTransformerSpace(**VISION, precision=("fp32", "w8", "w8a8"))
+
+
+def latency(block):
+    """An 8-bit product costs 40, and saves 1 for each input and output."""
+    block = block.timed
+    widths = {part: sum(map(sum, shapes)) for part, shapes in SPACE.linears(block).items()}
+    saved = sum(widths[part] - 40 for part, _ in block.precision)
+    return 1000.0 - saved
+
+
+@pytest.mark.parametrize("space", [SPACE, DecoderSpace(**TEXT, precision=tuple(SCHEMES))])
+def test_blocks_are_counted_with_their_schemes(space):
+    counts, rng = BlockCounts(space), np.random.default_rng(0)
+    sample = [space.sample(rng) for _ in range(40)]
+    for arch, row in zip(sample, counts(sample), strict=True):
+        assert row.sum() == len(space.blocks(arch))
+        for block in space.blocks(arch):
+            assert row[counts.blocks.index(block)] == space.blocks(arch).count(block)
+
+
+def test_what_does_not_pay_is_left_out():
+    instead = slow_blocks(SPACE, [latency])
+    assert 0 < len(instead) < len(SPACE.all_blocks())
+    for block in SPACE.all_blocks():
+        found = instead.get(block, block)
+        widths = {part: sum(map(sum, shapes)) for part, shapes in SPACE.linears(block).items()}
+        expected = {
+            # w8 is the next finer one, and costs no time
+            part: "w8" if name == "w8a8" and widths[part] <= 40 else name
+            for part, name in block.precision
+        }
+        assert dict(found.precision) == expected
+        assert (found.kind, found.widths) == (block.kind, block.widths)
+        assert found not in instead
+
+
+def test_under_every_workload():
+    faster, slower = latency, lambda block: 2000.0 - latency(block)
+    instead = slow_blocks(SPACE, [faster, slower])
+    for block in SPACE.all_blocks():
+        assert "w8a8" not in dict(instead.get(block, block).precision).values()
+
+
+def test_proposals_are_the_best_within_their_bounds():
+    space = VisionTransformerSpace(**{**VISION, "depth": (1,)}, precision=("fp32", "w8", "w8a8"))
+    arch = space.with_scheme(space.largest, FULL)
+    rng = np.random.default_rng(0)
+    losses = {
+        f"precision.{part}.0": {"fp32": 0.0, "w8": rng.random(), "w8a8": 1 + rng.random()}
+        for part in PARTS
+    }
+    sizes = {arch: space.cost(arch).size_bytes for arch in policies(space, arch)}
+    times = {arch: sum(map(latency, space.blocks(arch)[1:])) for arch in sizes}
+    found = propose(
+        space, arch, losses, [latency, lambda b: space.block_cost(b, WORK).size_bytes], 4
+    )
+    assert 2 <= len(found) <= 4
+    for one in found:
+        loss = total(losses, one)
+        within = [
+            other for other in sizes if sizes[other] <= sizes[one] and times[other] <= times[one]
+        ]
+        assert loss == pytest.approx(min(total(losses, other) for other in within))
+        assert one in space
+        assert {k: v for k, v in one.items() if k[:4] != "prec"} == {
+            k: v for k, v in arch.items() if k[:4] != "prec"
+        }
+
+
+def test_proposals_keep_to_the_space():
+    space = SPACE.restricted(slow_blocks(SPACE, [lambda block: 1.0]))
+    losses = {
+        name: {"fp32": 0.0, "w8": 0.1, "w8a8": 0.0} for name in space.names if name[:4] == "prec"
+    }
+    for arch in space.uniform(3):
+        for found in propose(space, arch, losses, [latency], 3):
+            assert "w8a8" not in space.schemes(found)
+
+
+WORK = SPACE.default_workload
+
+
+def policies(space, arch):
+    genes = [name for name in arch if name.startswith("precision.")]
+    for names in product(space.precision, repeat=len(genes)):
+        yield space.architecture({**arch, **dict(zip(genes, names, strict=True))})
+
+
+def total(losses, arch):
+    return sum(losses[name][value] for name, value in arch.items() if name in losses)
