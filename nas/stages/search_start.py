@@ -13,9 +13,9 @@ from search_spaces import Architecture
 class SearchStart:
     """Evaluations that the store held when a search was first started.
 
-    They come from other devices, other settings, or the training. A search that goes on finds its own
-    evaluations in the store too, and must not take them for known ones, since it would ask something
-    else. The store only grows, so a number for each search is enough.
+    They come from other devices, other settings, or the training. A search that goes on finds its
+    own evaluations in the store too, and must not take them for known ones, since it would ask
+    something else. The store only grows, so a number for each search is enough.
 
     Args:
         run: The run, seen from the device that is searched for.
