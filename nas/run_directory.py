@@ -90,7 +90,7 @@ class RunDirectory:
 
     @property
     def search_start(self) -> Path:
-        """How many evaluations were there when the search began."""
+        """How many evaluations were there when a search began."""
         return self._of_device("search-start.json")
 
     @property

@@ -19,12 +19,14 @@ Groups = NDArray[np.int64]
 
 _BIAS = 1.0
 _LEAST_NOISE = 1e-6
+_NOISES = np.array([1.0, 10.0, 1e3, 1e5])
+"""Tried one after the other where rounding makes a covariance indefinite."""
 _LEAST_PART = 1e-7
 _LARGEST_STEP = 4.0
-_SHARED = 10.0
+_SHARED = 30.0
 """How strongly a gene's variance is drawn to that of all genes. Evaluations crowd where a search
 looks: weaker ties fitted them better, and predicted the next ones worse."""
-_EVEN = 1.0
+_EVEN = 3.0
 """Part of each gene's variance that is the same for all."""
 
 
@@ -125,9 +127,13 @@ class GaussianProcess:
         self._context = inputs.context
         self._own = self._parts(self._known, self._context, self._known, self._context)
         total = self._total(self._own)
-        total[np.diag_indices_from(total)] += self.weights.noise
-        factor, failed = lapack.dpotrf(total, lower=1)
-        if failed:
+        for noise in self.weights.noise * _NOISES:
+            noisy = total.copy()
+            noisy[np.diag_indices_from(noisy)] += noise
+            factor, failed = lapack.dpotrf(noisy, lower=1)
+            if not failed:
+                break
+        else:
             raise np.linalg.LinAlgError("covariance is not positive definite")
         inverse, _ = lapack.dpotri(factor, lower=1)
         inverse = np.tril(inverse)

@@ -14,9 +14,17 @@ Floats = NDArray[np.float64]
 Genes = NDArray[np.int64]
 
 _STEPS = (4, 5)
+"""Steps of the weights on every scale, and on the chosen one."""
 _FEW = 200
+"""Evaluations that scales are compared on, at most."""
 _MANY = 400
+"""Evaluations that weights are learned from, at most; predictions use all."""
 _GROWTH = 1.2
+"""Scale and weights are learned again when there are so many times more evaluations."""
+
+
+FAR = 100.0
+"""Values beyond the best by this many times the median's distance count as so far."""
 
 
 class QualityPredictor:
@@ -43,8 +51,12 @@ class QualityPredictor:
         Args:
             genes: Choice indices, shape `(n, d)`.
             known: What else is known of each, shape `(n, k)`; such as its cost.
-            values: The objective, shape `(n,)`, finite.
+            values: The objective, minimised, shape `(n,)`, finite. How bad the very worst are
+                (a failure that was given a large value, say) is not learned.
         """
+        low, middle = float(values.min()), float(np.median(values))
+        if middle > low:
+            values = np.minimum(values, low + FAR * (middle - low))
         context = self._context(genes, known)
         self._center = context.mean(axis=0)
         self._spread = np.where(context.std(axis=0) > 0, context.std(axis=0), 1.0)

@@ -295,6 +295,11 @@ class SearchConfig(Section):
     population: Annotated[int, Field(strict=True, ge=2)] = Field(
         default=30, description="Subnets of a generation."
     )
+    min_gain: NotNegative = Field(
+        default=0.0,
+        description="Stop when an evaluation is expected to raise the hypervolume by less than "
+        "this share; 0 uses up the budget.",
+    )
     front_size: Count = Field(
         default=16, description="Subnets of the front that are exported, at most."
     )

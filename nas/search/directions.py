@@ -14,6 +14,9 @@ import numpy as np
 from nas.search.pareto import Floats, non_dominated
 
 _MARGIN = 0.1
+"""The corner lies beyond the worst of the front by this share of the front's range."""
+_FAR = 100.0
+"""The worst of the front is at most so many times as far from the best as the median."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,9 @@ class Box:
         """A box a little larger than the front of some values `(n, m)`, n at least 1."""
         front = values[non_dominated(values)]
         ideal, nadir = front.min(axis=0), front.max(axis=0)
+        # A failure that was given a large value must not make all others look alike.
+        middle = np.median(front, axis=0)
+        nadir = np.where(middle > ideal, np.minimum(nadir, ideal + _FAR * (middle - ideal)), nadir)
         # One point alone spans nothing: all that was seen gives the scale.
         everything = values.max(axis=0) - ideal
         side = np.where(nadir > ideal, nadir - ideal, everything)

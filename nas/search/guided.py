@@ -23,8 +23,13 @@ from search_spaces import Architecture
 Mask = npt.NDArray[np.bool_]
 
 _BATCHES = (5, 20)
+"""Size of a batch: an eighth of what was evaluated, within these."""
 _LEARNED_FROM = 1000
+"""Evaluations that predictors learn from, at most: their cost grows with the third power."""
 _LISTED = 4096
+"""Spaces up to this size are gone through as a whole instead of by evolution."""
+_REMEMBERED = 200_000
+"""Architectures whose cheap values are kept, at most."""
 _GENERATIONS = 30
 _CHILDREN = 128
 _INNER_DIRECTIONS = 64
@@ -167,6 +172,8 @@ class Guided:
         if self._problem.cheap_width == 0:
             return np.zeros((len(genes), 0))
         keys = self._number(genes).tolist()
+        if len(self._cheap_of) > _REMEMBERED:
+            self._cheap_of.clear()
         missing = [i for i, key in enumerate(keys) if key not in self._cheap_of]
         if missing:
             values = self._problem.cheap_values([self._space.decode(genes[i]) for i in missing])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.atomic import read_json, write_json
+from nas.atomic import write_json
 from nas.config import COSTS, QUALITIES
 from nas.progress import progress
 from nas.run import Run
@@ -24,6 +24,7 @@ from nas.search.result import SearchResult
 from nas.stages.known_table import load_predictors
 from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
 from nas.stages.resources import load_resources, wanted_resources
+from nas.stages.search_start import SearchStart
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from predictors.blocks import BlockCounts
 from predictors.protocol import ArchitecturePredictor
@@ -147,9 +148,10 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     if "size_bytes" in objectives.cheap:
         costs.append(block_bytes(space, objectives.workload))
     before = run.store.count()
-    known = known_evaluations(run, supernet.hash, objectives)
+    start = SearchStart(run, supernet.hash, _identity(run, objectives))
 
     def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        start.keep()
         found = supernet.metrics(architectures, "validation")
         return np.array([[metrics[name] for name in objectives.evaluated] for metrics in found])
 
@@ -172,7 +174,8 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             on_batch=report,
             objective_names=objectives.columns,
             population=settings.population,
-            known=known,
+            known=start.known(objectives.evaluated),
+            min_gain=settings.min_gain,
         )
     require_feasible(result)
     front = objectives.front(result)
@@ -216,35 +219,15 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     }
 
 
-def known_evaluations(
-    run: Run, supernet_hash: str, objectives: Objectives
-) -> dict[Architecture, list[float]]:
-    """What a search knows before it asks, in the order in which it was evaluated.
-
-    That is what the store held when a search with these settings was first started on this device.
-    How much that was is kept in the run directory: a search that goes on must not take its own
-    evaluations for known ones. The store only grows, so a number is enough.
-    """
+def _identity(run: Run, objectives: Objectives) -> dict[str, Any]:
+    """What tells one search from another; more budget only makes it longer."""
     settings = run.config.search
-    search = {
-        "supernet": supernet_hash,
+    return {
         "objectives": list(objectives.columns),
         "bounds": list(settings.bounds),
         "algorithm": settings.algorithm,
         "population": settings.population,
         "seed": run.config.seed,
-    }
-    every = run.store.all(supernet_hash, "validation")
-    path = run.directory.search_start
-    start = read_json(path) if path.exists() else {}
-    if start.get("search") != search:
-        start = {"schema": 1, "search": search, "known": len(every)}
-        write_json(path, start)
-    names = objectives.evaluated
-    return {
-        arch: [metrics[name] for name in names]
-        for arch, metrics in list(every.items())[: start["known"]]
-        if all(name in metrics for name in names)
     }
 
 

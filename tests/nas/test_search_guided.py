@@ -41,6 +41,7 @@ def test_it_needs_a_quarter_of_the_evaluations_of_nsga2(evaluate):
     assert grown(ours.values, both, 100) > grown(theirs.values, both, 400)
 
 
+@pytest.mark.slow
 def test_a_bound_on_what_is_evaluated_is_learned():
     """One in a few hundred random architectures meets it."""
     bound = Constraint(objective=0, operator="<=", bound=0.12)
@@ -50,6 +51,7 @@ def test_a_bound_on_what_is_evaluated_is_learned():
     assert len(result.front) > 5
 
 
+@pytest.mark.slow
 def test_one_objective_under_a_bound():
     """Least error at a cost known for nothing, as HAT searches."""
     result = search(
@@ -66,6 +68,7 @@ def test_one_objective_under_a_bound():
     assert result.values[:, 0].min() < feasible[:, 0].min()
 
 
+@pytest.mark.slow
 def test_a_short_search_is_the_beginning_of_a_long_one():
     short = search(SPACE, smooth, budget=33, seed=4)
     long = search(SPACE, smooth, budget=45, seed=4)
@@ -92,6 +95,20 @@ def test_five_objectives():
     theirs = search(SPACE, evaluate, budget=80, algorithm="nsga2")
     both = (ours, theirs)
     assert grown(ours.values, both, 80) > 1.1 * grown(theirs.values, both, 80)
+
+
+@pytest.mark.parametrize("penalty", [1e4, 1e12])
+def test_failures_that_are_given_a_large_value_do_no_harm(penalty):
+    def evaluate(archs):
+        values = smooth(archs)
+        # Fails where it is cheapest, so that failures are on the front.
+        values[SPACE.encode_all(archs)[:, :2].sum(axis=1) == 0, 0] = penalty
+        return values
+
+    ours = search(SPACE, evaluate, budget=60)
+    theirs = search(SPACE, evaluate, budget=60, algorithm="nsga2")
+    box = {"ideal": [0, 0], "reference": [1, 1]}
+    assert hypervolume(ours.values, **box) > 1.02 * hypervolume(theirs.values, **box)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])

@@ -63,6 +63,7 @@ def test_known_ones_come_first_cost_no_budget_and_are_not_asked_for(name, first,
     assert result.batches[-1] == 55
 
 
+@pytest.mark.slow
 def test_a_second_device_needs_few_evaluations(first):
     """With all qualities of the first, 25 new ones reach 99 % of what 150 reach."""
     result = search(SPACE, quality, device(2), budget=150, known=as_known(first))
@@ -112,6 +113,7 @@ def test_wrong_ones_are_named(known, message):
         search(SPACE, quality, known=known)
 
 
+@pytest.mark.slow
 def test_it_stops_when_little_is_expected(first):
     def run(min_gain):
         return search(

@@ -436,6 +436,11 @@ def test_a_second_device_evaluates_nothing_that_is_known(copied, monkeypatch):
     for subnet in front["subnets"]:
         assert Path(subnet["export"]).parent == Path("exports/cpu-1t")
         assert (copied / subnet["export"]).is_file()
+    found = load(copied / "search.cpu-1t.json")
+    assert found["known"] == sum(split == "validation" for split, _ in known)
+    # It knows of its own evaluations no more than when it began: the same search again.
+    assert main(["search", "digits.yaml", "--device", "cpu-1t"]) == 0
+    assert load(copied / "search.cpu-1t.json") == found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""What a search knew when it began: so that one that goes on knows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas.atomic import read_json, write_json
+from nas.run import Run
+from search_spaces import Architecture
+
+
+class SearchStart:
+    """Evaluations that the store held when a search was first started.
+
+    They come from other devices, other settings, or the training. A search that goes on finds its
+    own evaluations in the store too, and must not take them for known ones, since it would ask
+    something else. The store only grows, so a number for each search is enough.
+
+    Args:
+        run: The run, seen from the device that is searched for.
+        supernet_hash: Names the weights.
+        settings: All that tells one search of this device from another.
+    """
+
+    def __init__(self, run: Run, supernet_hash: str, settings: Mapping[str, Any]) -> None:
+        self._path = run.directory.search_start
+        self._search = {"supernet": supernet_hash, **settings}
+        self._every = run.store.all(supernet_hash, "validation")
+        self._starts: list[dict[str, Any]] = []
+        if self._path.exists():
+            self._starts = read_json(self._path)["starts"]
+        found = [one["known"] for one in self._starts if one["search"] == self._search]
+        self._kept = bool(found)
+        self._count: int = found[0] if found else len(self._every)
+
+    def known(self, names: Sequence[str]) -> dict[Architecture, list[float]]:
+        """Metrics of those names, by architecture, in the order of evaluation."""
+        return {
+            arch: [metrics[name] for name in names]
+            for arch, metrics in list(self._every.items())[: self._count]
+            if all(name in metrics for name in names)
+        }
+
+    def keep(self) -> None:
+        """Write the number down, before the first evaluation; a second call does nothing."""
+        if not self._kept:
+            self._starts.append({"search": self._search, "known": self._count})
+            write_json(self._path, {"schema": 1, "starts": self._starts})
+            self._kept = True
