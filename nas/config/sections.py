@@ -26,7 +26,7 @@ def _with_fp32(names: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("lacks fp32, which the others are compared with; add it")
     if len(set(names)) < len(names):
         raise ValueError("names a format twice; name each once")
-    return names
+    return () if names == ("fp32",) else names  # no choice is no gene
 
 
 def _algorithm(value: str) -> str:

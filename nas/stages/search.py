@@ -174,7 +174,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             on_batch=report,
             objective_names=objectives.columns,
             population=settings.population,
-            known=start.known(objectives.evaluated),
+            known=start.known(objectives.evaluated, space),
             min_gain=settings.min_gain,
         )
     require_feasible(result)

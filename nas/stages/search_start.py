@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.atomic import read_json, write_json
 from nas.run import Run
-from search_spaces import Architecture
+from search_spaces import Architecture, SearchSpace
 
 
 class SearchStart:
@@ -34,12 +34,15 @@ class SearchStart:
         self._kept = bool(found)
         self._count: int = found[0] if found else len(self._every)
 
-    def known(self, names: Sequence[str]) -> dict[Architecture, list[float]]:
-        """Metrics of those names, by architecture, in the order of evaluation."""
+    def known(self, names: Sequence[str], space: SearchSpace) -> dict[Architecture, list[float]]:
+        """Metrics of those names, by architecture of the space, in the order of evaluation.
+
+        Of one supernet there are several spaces: with and without precision policies.
+        """
         return {
             arch: [metrics[name] for name in names]
             for arch, metrics in list(self._every.items())[: self._count]
-            if all(name in metrics for name in names)
+            if arch in space and all(name in metrics for name in names)
         }
 
     def keep(self) -> None:
