@@ -22,8 +22,9 @@ from search_spaces import Architecture
 
 Mask = npt.NDArray[np.bool_]
 
+_PER_BATCH = 16
 _BATCHES = (5, 20)
-"""Size of a batch: an eighth of what was evaluated, within these."""
+"""A batch is this part of what was evaluated, within these sizes."""
 _LEARNED_FROM = 1000
 """Evaluations that predictors learn from, at most: their cost grows with the third power."""
 _LISTED = 4096
@@ -76,7 +77,7 @@ class Guided:
         """Small at first, when every evaluation changes the predictions; see `Algorithm.batch`."""
         if self._queue:
             return min(len(self._queue), _BATCHES[1])
-        return int(np.clip(self._asked // 8, _BATCHES[0], _BATCHES[1]))
+        return int(np.clip(self._asked // _PER_BATCH, _BATCHES[0], _BATCHES[1]))
 
     def ask(self, count: int) -> list[Architecture]:
         """The initial population, then what promises the most; see `Algorithm.ask`."""

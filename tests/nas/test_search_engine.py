@@ -119,7 +119,7 @@ def test_tiny_spaces_are_evaluated_whole(size):
 
 def test_a_medium_space_is_exhausted_exactly():
     space = SearchSpace({f"g{i}": (0, 1, 2) for i in range(7)})
-    result = search(space, Store(space).evaluate, budget=3000, population=100)
+    result = search(space, Store(space).evaluate, None, 3000, "nsga2", population=100)
     assert len(result.architectures) == space.size == 2187
 
 
@@ -254,7 +254,7 @@ def test_every_batch_is_reported():
 )
 def test_wrong_values_are_named(output, message):
     with pytest.raises(UserError, match=message):
-        search(LARGE, lambda archs: output(len(archs)), objective_names=["a", "b"])
+        search(LARGE, lambda archs: output(len(archs)), objective_names=["a", "b"], batch=10)
     with pytest.raises(UserError, match=r"^cheap returned"):
         search(LARGE, Store(LARGE).evaluate, lambda archs: np.ones((len(archs), 0)))
 
@@ -331,6 +331,7 @@ def test_nsga2_beats_random_on_thirty_genes():
         assert ours > 1.05 * random
 
 
+@pytest.mark.slow
 def test_the_engine_costs_little():
     space = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(100)})
     level = np.random.default_rng(0).random((100, 3))
