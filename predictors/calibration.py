@@ -21,6 +21,7 @@ def relative_std(
     errors: Values,
     *,
     unfitted: float,
+    remaining: float | None = None,
     noise: Noise | None = None,
     known: Values | float = 0.0,
     fitted: int = 0,
@@ -34,6 +35,8 @@ def relative_std(
         errors: Relative errors of predictions by models that had not seen the truth, shape `(n,)`.
         unfitted: The standard deviation before any is seen. It falls with the square root of their
             number, not below the noise, and is worth 2 errors.
+        remaining: What it falls to where a few already take out most of it, as a factor does of a
+            table that is all too high; then it falls with their number.
         noise: How well the truth was measured, if that is known.
         known: Standard deviation of a part of each error that is known by itself, shape `(n,)`
             or one for all; what is returned is that of the rest.
@@ -41,15 +44,19 @@ def relative_std(
     """
     seen = np.asarray(errors, dtype=np.float64)
     noise = noise or Noise()
-    belief = max(unfitted / math.sqrt(1 + len(seen)), noise.own)
+    belief = unfitted / math.sqrt(1 + len(seen))
+    if remaining is not None:
+        belief = math.hypot(unfitted / (1 + len(seen)), remaining)
+    belief = max(belief, noise.own)
     rest = max(float(np.sum(seen**2 - np.asarray(known, dtype=np.float64) ** 2)), 0.0)
     variance = (rest + BELIEF_WEIGHT * belief**2) / (len(seen) + BELIEF_WEIGHT)
     degrees = max(len(seen) - fitted, 1) + BELIEF_WEIGHT
     # scipy.special alone loads in a tenth of the time of scipy.stats
     from scipy.special import stdtrit
 
-    # What sessions share is in what was fitted, and in what is measured in other sessions
-    shared = 2 * noise.shared**2
+    # What sessions share is in what was fitted, and in what is measured in other sessions; the
+    # state of the machine differs between the two
+    shared = 2 * noise.shared**2 + noise.between**2
     return math.sqrt(variance * (float(stdtrit(degrees, 0.95)) / Z_90) ** 2 + shared)
 
 

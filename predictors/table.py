@@ -23,7 +23,8 @@ PRIOR_STRENGTH = 1e-3
 """Weight of the belief that each term's factor is 1, against one relative error of a subnet."""
 LEAST_FACTOR = 0.1
 """Noise may ask for less, and for latencies below 0."""
-UNCORRECTED_STD = 0.05
+UNCORRECTED_STD, CORRECTED_STD = 0.05, 0.01
+"""Errors of a table as a share, as they are expected before any; and of a corrected one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,12 @@ class TablePredictor:
         factors = _factors(terms)
         rows = self._row_std_ms(counts, factors) / measured
         rest = relative_std(
-            self.held_out, unfitted=UNCORRECTED_STD, noise=noise, known=rows, fitted=len(factors)
+            self.held_out,
+            unfitted=UNCORRECTED_STD,
+            remaining=CORRECTED_STD,
+            noise=noise,
+            known=rows,
+            fitted=len(factors),
         )
         self.correction = Correction(
             coefficients=tuple(round(float(value), 6) for value in factors),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from latency.artifact import Artifact
 from latency.grid import plan
 from latency.measurement import FAILED, Measurement
-from latency.noise import session_noise
+from latency.noise import BETWEEN_CALLS, session_noise
 from latency.table import LatencyTable
 from latency.table_measurement import measure_table
 from nas.atomic import write_json
@@ -212,9 +213,12 @@ def _fit(
         predictor, fit = prediction.fit(
             [one.architecture for one in usable],
             np.array([one.measured_ms for one in usable], dtype=np.float64),
-            session_noise(
-                [one.session_ratios for one in usable],
-                max((one.shared for one in usable), default=0.0),
+            replace(
+                session_noise(
+                    [one.session_ratios for one in usable],
+                    max((one.shared for one in usable), default=0.0),
+                ),
+                between=BETWEEN_CALLS,
             ),
         )
         fits[name] = predictor, fit

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from latency.noise import Noise
+from latency.noise import BETWEEN_CALLS, Noise
 from latency.statistics import t_quantile
 from latency.table import LatencyTable, TableRow
 from predictors.table import UNCORRECTED_STD, Correction, TablePredictor
@@ -138,6 +138,27 @@ def test_an_error_that_all_corrections_share_is_counted():
             found.append(np.mean(np.abs(mean - truth) <= 1.645 * std))
     assert np.mean(covered[0.0]) < 0.8
     assert 0.85 <= np.mean(covered[0.03]) <= 0.95
+
+
+@pytest.mark.parametrize("subnets", [8, 12])
+def test_nine_of_ten_are_within_the_interval_on_a_machine_whose_state_changes(subnets):
+    """Whole subnets were timed in one state, what is predicted in another; blocks do not add up."""
+    covered, own = [], 0.004
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        misfit = math.hypot(own, rng.uniform(0.003, 0.012))
+        first, later = np.exp(BETWEEN_CALLS / math.sqrt(2) * rng.standard_normal(2))
+        architectures = list(dict.fromkeys(SPACE.sample(rng) for _ in range(subnets + 40)))
+        latency = measured(architectures, (1.2, 0.95, 1.05), misfit, seed)
+        rows = measured_table(cost_ms, 0.008, rng, space=SPACE)
+        predictor = TablePredictor(SPACE, rows, "latency").fit(
+            architectures[:subnets],
+            first * latency[:subnets],
+            noise=Noise(own=own, between=BETWEEN_CALLS),
+        )
+        mean, std = predictor.predict(architectures[subnets:])
+        covered.append(np.mean(np.abs(mean - later * latency[subnets:]) <= 1.645 * std))
+    assert 0.85 <= np.mean(covered) <= 0.95
 
 
 def test_wide_rows_make_wide_intervals():
