@@ -36,6 +36,7 @@ from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import Config, load_config
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab, random_subnets
+from nas.stages.exporter import batch_feeds
 from nas.stages.supernet import (
     CALIBRATION_BATCHES,
     TrainedSupernet,
@@ -47,7 +48,6 @@ from nas.stages.supernet import (
 from search_spaces import Architecture
 from search_spaces.schemes import FULL, SCHEMES
 from supernet.integers import ROUNDINGS
-from supernet.parts import Network
 
 EXAMPLES = {"digits": Path("examples/digits.yaml"), "text": Path("examples/text.yaml")}
 LIMITS = {"error": 0.003, "bits_per_byte": 0.005}
@@ -147,7 +147,7 @@ def compare(supernet: TrainedSupernet, library: GraphLibrary, arch: Architecture
     @torch.inference_mode()
     def forward(inputs: Tensor) -> NDArray[Any]:
         nonlocal worst, excess
-        logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
+        logits: NDArray[Any] = session.run(["logits"], batch_feeds(network, inputs))[0]
         expected = supernet.model(inputs, arch).numpy()
         worst = max(worst, float(np.abs(logits - expected).max()))
         relative = np.abs(logits - expected) / (1 + np.abs(expected))
@@ -173,17 +173,6 @@ def compare(supernet: TrainedSupernet, library: GraphLibrary, arch: Architecture
         "size_bytes": supernet.space.cost(arch).size_bytes,
         "ok": abs(gap) <= LIMITS[quality] and excess <= 1 and max(means) <= MEAN_TOLERANCE,
     }
-
-
-def _feeds(network: Network, inputs: Tensor) -> dict[str, NDArray[Any]]:
-    """Inputs of a batch of data, with an empty key/value cache where the network takes one."""
-    first, *cache = network.inputs
-    free = {"batch": inputs.shape[0], "past": 0}
-    feeds: dict[str, NDArray[Any]] = {first.name: inputs.numpy()}
-    for port in cache:
-        shape = [free[size] if isinstance(size, str) else size for size in port.shape]
-        feeds[port.name] = np.zeros(shape, dtype=np.float32)
-    return feeds
 
 
 def agreement_table(rows: Sequence[Mapping[str, Any]]) -> str:

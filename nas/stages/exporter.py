@@ -147,7 +147,7 @@ class Exporter:
         @torch.inference_mode()
         def forward(inputs: Tensor) -> NDArray[Any]:
             nonlocal worst
-            logits: NDArray[Any] = session.run(["logits"], _feeds(network, inputs))[0]
+            logits: NDArray[Any] = session.run(["logits"], batch_feeds(network, inputs))[0]
             expected = self.supernet.model(inputs, arch).numpy()
             worst = max(worst, float(np.abs(logits - expected).max()))
             relative = np.abs(logits - expected) / (1 + np.abs(expected))
@@ -159,7 +159,7 @@ class Exporter:
         return worst, metrics
 
 
-def _feeds(network: Network, inputs: Tensor) -> dict[str, NDArray[Any]]:
+def batch_feeds(network: Network, inputs: Tensor) -> dict[str, NDArray[Any]]:
     """Inputs of a batch of data, with an empty key/value cache where the network takes one."""
     first, *cache = network.inputs
     free = {"batch": inputs.shape[0], "past": 0}
