@@ -7,7 +7,7 @@ Unlike the hypervolume itself this is a maximum over points: what a point adds i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,10 @@ class Box:
         side = np.where(nadir > ideal, nadir - ideal, everything)
         side = np.where(side > 0, side, np.maximum(1.0, np.abs(ideal)))
         return cls(ideal=ideal, reference=np.where(nadir > ideal, nadir, ideal) + _MARGIN * side)
+
+    def reaching(self, corner: Floats) -> Box:
+        """The box with the worst corner moved out to `corner`, where it is not beyond already."""
+        return replace(self, reference=np.maximum(self.reference, corner))
 
     def gains(self, values: Floats) -> Floats:
         """How far values `(*batch, m)` are better than the worst corner; 1 is the best one."""

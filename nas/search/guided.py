@@ -121,7 +121,7 @@ class Guided:
             predictor.fit(genes, known, self._values[rows, column])
         violation = self._problem.violation(self._values)
         feasible = violation == 0
-        box = Box.around(self._values[feasible] if feasible.any() else self._values)
+        box = self._box(feasible)
         objectives = self._values.shape[1]
         inner = draw_directions(_INNER_DIRECTIONS, objectives, self._rng)
 
@@ -152,6 +152,21 @@ class Guided:
         pool = rows[_best_of_every_direction(scores, _POOL)]
         self._elite = pool
         return pool[self._most_improvement(pool, box, feasible, count)]
+
+    def _box(self, feasible: Mask) -> Box:
+        """Where improvements count: around the front within the bounds, and out to the bounds.
+
+        Both ends of the sizes may be outside the bounds; then the front that was found first says
+        little of how far the front within the bounds goes.
+        """
+        everything = Box.around(self._values)
+        if not feasible.any():
+            return everything
+        ceilings = self._problem.ceilings(self._values.shape[1])
+        corner = np.where(
+            np.isfinite(ceilings), np.minimum(everything.reference, ceilings), -np.inf
+        )
+        return Box.around(self._values[feasible]).reaching(corner)
 
     def _start(self, feasible: Mask) -> Genes:
         """Where the inner evolution starts: the front, mutants of it, what was good before."""

@@ -89,6 +89,15 @@ class Problem:
             return np.zeros(len(architectures))
         return total_violation(self.cheap_values(architectures), bounds, self.cheap_names)
 
+    def ceilings(self, width: int) -> Floats:
+        """Upper bound of each of `width` objectives, shape `(width,)`; infinity without one."""
+        result = np.full(width, np.inf)
+        for constraint in self.constraints:
+            if constraint.operator in ("<=", "<"):
+                column = column_of(constraint, width, self.objective_names)
+                result[column] = min(result[column], constraint.bound)
+        return result
+
     def violation(self, values: Floats) -> Floats:
         """Sum of relative violations of all bounds, shape `(n,)`, for values `(n, m + k)`."""
         return total_violation(values, self.constraints, self.objective_names)

@@ -3,6 +3,8 @@ import pytest
 
 from nas.search import Constraint, parse_constraint, parse_constraints
 from nas.search.constraints import total_violation
+from nas.search.problem import Problem
+from search_spaces import SearchSpace
 from search_spaces.errors import UserError
 
 NAMES = ("error", "latency_ms", "macs")
@@ -67,3 +69,14 @@ def test_columns_may_be_said_by_index() -> None:
         total_violation(values, [Constraint(objective="macs", operator="<=", bound=1)])
     with pytest.raises(UserError, match="operator '=='"):
         Constraint(objective=0, operator="==", bound=1)  # type: ignore[arg-type]
+
+
+def test_ceilings_are_the_lowest_upper_bounds():
+    bounds = [
+        Constraint(objective=0, operator="<=", bound=5.0),
+        Constraint(objective=0, operator="<", bound=3.0),
+        Constraint(objective=1, operator=">=", bound=1.0),
+    ]
+    space = SearchSpace({"a": (0, 1)})
+    problem = Problem(space=space, budget=1, constraints=tuple(bounds), objective_names=("x", "y"))
+    assert problem.ceilings(2).tolist() == [3.0, np.inf]

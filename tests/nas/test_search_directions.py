@@ -44,3 +44,10 @@ def test_a_box_holds_the_front_and_a_little_more():
 def test_a_box_around_one_point_has_sides(values):
     box = Box.around(np.array(values))
     assert (box.reference > box.ideal).all()
+
+
+def test_a_box_reaches_out_to_a_corner_but_never_shrinks():
+    box = Box.around(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    wider = box.reaching(np.array([3.0, -np.inf]))
+    assert wider.reference.tolist() == [3.0, box.reference[1]]
+    assert wider.ideal.tolist() == box.ideal.tolist()

@@ -120,3 +120,22 @@ def test_the_unit_of_an_objective_does_not_matter(scale):
     assert hypervolume(scaled.values / factor, **box) == pytest.approx(
         hypervolume(plain.values, **box), rel=0.1
     )
+
+
+def test_the_front_reaches_the_bounds_where_both_ends_of_the_sizes_are_outside():
+    space = SearchSpace({f"g{i}": tuple(range(4)) for i in range(10)})
+
+    def evaluate(architectures):
+        size = np.array([sum(arch.values()) / 30 for arch in architectures])
+        rest = np.array([abs(arch["g0"] - arch["g1"]) + arch["g2"] % 2 for arch in architectures])
+        return np.column_stack([np.exp(-3 * size) + 0.02 * rest, size])
+
+    bounds = [
+        Constraint(objective=0, operator="<=", bound=0.5),
+        Constraint(objective=1, operator="<=", bound=0.7),
+    ]
+    result = search(space, evaluate, budget=60, constraints=bounds, objective_names=("a", "b"))
+    front = result.values[result.front]
+    # Sizes go in steps of 1/30: exp(-3 * 7/30) is the largest error within the bound.
+    assert front[:, 1].min() == pytest.approx(7 / 30)
+    assert front[:, 1].max() > 19.5 / 30
