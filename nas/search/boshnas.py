@@ -20,7 +20,7 @@ import numpy as np
 from nas.search.candidates import Candidates
 from nas.search.initial import initial_population
 from nas.search.problem import Floats, Genes, Problem
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ class Boshnas:
             np.where(unsure[:, None], 0.0, weights)[directions],
             surrogate.scaled(ideal, slice(None)),
         )
-        rows = np.where(self._space.active_mask(rows), rows, 0)
+        rows = canonical(self._space, rows)
         # Every direction ranks what all descents found, and what lies beside it.
         rows = np.unique(
-            np.vstack([rows, self._canonical(mutate(rows, self._space, self._rng))]), axis=0
+            np.vstack([rows, canonical(self._space, mutate(rows, self._space, self._rng))]), axis=0
         )
         mean, noise, doubt = surrogate.predict(rows)
         architectures = [self._space.decode(genes) for genes in rows]
@@ -149,9 +149,6 @@ class Boshnas:
             fresh = self._rng.integers(0, self._space.cardinalities)[None, :]
             rows.append(np.vstack([best, mutant, fresh]))
         return np.vstack(rows)[:count]
-
-    def _canonical(self, rows: Genes) -> Genes:
-        return np.where(self._space.active_mask(rows), rows, 0)
 
 
 def scalarised(distance: Floats, weight: Floats) -> Floats:

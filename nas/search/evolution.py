@@ -107,8 +107,8 @@ class Evolution:
             self._values = np.zeros((0, values.shape[1]))
             self._selection = self._make(size=self._size, objectives=values.shape[1], rng=self._rng)
         new = np.arange(len(self._genes), len(self._genes) + len(architectures), dtype=np.int64)
-        genes = [self._problem.space.encode(arch) for arch in architectures]
-        self._genes = np.vstack([self._genes, *genes])
+        genes = self._problem.space.encode_all(architectures)
+        self._genes = np.vstack([self._genes, genes])
         self._values = np.vstack([self._values, values])
         self._violation = np.concatenate([self._violation, self._problem.violation(values)])
         self._selection.survive(self._values, self._violation, new)

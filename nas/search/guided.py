@@ -12,11 +12,11 @@ from nas.search.constraints import total_violation
 from nas.search.directions import Box, draw_directions, lengths
 from nas.search.enumeration import enumerate_genes
 from nas.search.initial import initial_population
-from nas.search.inner_search import RowHash, canonical, evolve
+from nas.search.inner_search import RowHash, evolve
 from nas.search.one_thread import one_thread
 from nas.search.pareto import non_dominated
 from nas.search.problem import Floats, Genes, Problem
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from predictors.quality import QualityPredictor
 from search_spaces import Architecture
 
@@ -160,7 +160,7 @@ class Guided:
         little of how far the front within the bounds goes.
         """
         everything = Box.around(self._values)
-        if not feasible.any():
+        if not self._problem.constraints or not feasible.any():
             return everything
         ceilings = self._problem.ceilings(self._values.shape[1])
         corner = np.where(

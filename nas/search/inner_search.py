@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nas.search.problem import Floats, Genes
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from search_spaces import SearchSpace
 
 Score = Callable[[Genes], Floats]
@@ -80,11 +80,6 @@ def evolve(
         parents = np.concatenate([parents, new])
         quality = np.concatenate([quality, scores[-1]])
     return np.concatenate(rows), np.concatenate(scores)
-
-
-def canonical(space: SearchSpace, genes: Genes) -> Genes:
-    """Rows with 0 for the genes that do not count, shape `(n, d)`."""
-    return np.where(space.active_mask(genes), genes, 0)
 
 
 def _best(rows: Genes, scores: Floats) -> tuple[Genes, Floats, Genes]:
