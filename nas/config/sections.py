@@ -302,6 +302,11 @@ class SearchConfig(Section):
         description="Stop when an evaluation is expected to raise the hypervolume by less than "
         "this share; 0 uses up the budget.",
     )
+    max_seconds: Positive | None = Field(
+        default=None,
+        description="Begin no evaluations after so many seconds; null sets no limit. A search that "
+        "goes on after an interruption has this time again.",
+    )
     fidelities: Annotated[
         tuple[Annotated[Positive, Field(lt=1)], ...], AfterValidator(_increasing)
     ] = Field(

@@ -1,6 +1,8 @@
 """The search loop: asks an algorithm, evaluates, tells, and keeps the record."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from nas.search.fidelity import Climb, Fidelity, check_fidelities
 from nas.search.problem import Evaluate, Problem
 from nas.search.record import Record
 from nas.search.registry import algorithm_named
-from nas.search.result import SearchResult
+from nas.search.result import SearchResult, Stop
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UserError
 
@@ -35,6 +37,7 @@ def search(
     known: Mapping[Architecture, Sequence[float]] | None = None,
     min_gain: float = 0.0,
     fidelities: Sequence[Fidelity] = (),
+    max_s: float | None = None,
 ) -> SearchResult:
     """Search for the Pareto front with at most `budget` evaluations.
 
@@ -69,6 +72,8 @@ def search(
             and those that may be on the front are promoted to the next and in the end to
             `evaluate`; see `nas.search.fidelity`. `budget` is then what all of that costs
             together, in full evaluations.
+        max_s: Begin no batch after so many seconds of this call; the result is the beginning of the
+            one without. A resumed search has this time again. None sets no limit.
 
     Returns:
         Everything that was evaluated; `front` is empty if nothing meets the bounds (see
@@ -83,6 +88,9 @@ def search(
     _check_at_least("population", population, 2)
     if not min_gain >= 0:
         raise UserError(f"min_gain {min_gain} is below 0; give a share such as 0.0001, or 0")
+    if max_s is not None and not max_s > 0:
+        raise UserError(f"max_s {max_s} is not above 0; give seconds, or None for no limit")
+    begun_s = time.monotonic()
     if batch is not None:
         _check_at_least("batch", batch, 1)
     check_fidelities(fidelities)
@@ -106,20 +114,26 @@ def search(
     )
     if known:
         searcher.tell(tuple(record.architectures), record.values)
+    stopped: Stop = "budget"
     while (count := climb.affordable(budget)) > 0:
+        if max_s is not None and time.monotonic() - begun_s >= max_s:
+            stopped = "time"
+            break
         asked = searcher.ask(min(batch or searcher.batch, count))
         if not asked:
             climb.use_up(budget)
+            stopped = "space"
             break
         gain = searcher.expected_gain
         if gain is not None and gain < min_gain * len(asked):
+            stopped = "gain"
             break
         record.open_batch(asked, gain)
         searcher.tell(asked, climb(asked, budget))
         record.close_batch()
         if on_batch is not None:
             on_batch(record.result(climb.spent, climb.left_behind))
-    return record.result(climb.spent, climb.left_behind)
+    return replace(record.result(climb.spent, climb.left_behind), stopped=stopped)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from nas.search.constraints import Constraint, total_violation
 from nas.search.pareto import Indices, hypervolume, non_dominated
 from nas.search.problem import Floats
 from search_spaces import Architecture
+
+Stop = Literal["budget", "time", "gain", "space"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +42,9 @@ class SearchResult:
     """What the search cost, in evaluations; more than those only with lower fidelities."""
     left_behind: tuple[Architecture, ...] = ()
     """What was seen at a lower fidelity only, and is not in `architectures`."""
+    stopped: Stop = "budget"
+    """Why it ended: `budget`; `time`; `gain`, when little was expected; `space`, when nothing was
+    left to ask about."""
 
     def violation(self, constraints: Sequence[Constraint] | None = None) -> Floats:
         """Sum of relative violations of the bounds, shape `(n,)`; 0 means feasible."""

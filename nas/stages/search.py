@@ -176,6 +176,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             population=settings.population,
             known=start.known(objectives.evaluated, space),
             min_gain=settings.min_gain,
+            max_s=settings.max_seconds,
             fidelities=[
                 Fidelity(evaluate=partial(evaluate, share=share), cost=share)
                 for share in settings.fidelities
@@ -221,6 +222,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         "evaluated": len(result.architectures),
         "known_before": result.known,
         "evaluated_now": new,
+        "stopped_by": result.stopped,
         "front": len(front),
     }
 

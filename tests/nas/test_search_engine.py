@@ -115,6 +115,7 @@ def test_tiny_spaces_are_evaluated_whole(size):
     space = SearchSpace({"only": tuple(range(size))})
     result = search(space, Store(space).evaluate, budget=200)
     assert len(result.architectures) == size
+    assert result.stopped == "space"
 
 
 def test_a_medium_space_is_exhausted_exactly():
@@ -239,6 +240,20 @@ def test_every_batch_is_reported():
     assert 0 < history[-1] < 1
 
 
+def test_time_ends_a_search_at_a_batch():
+    whole = search(LARGE, Store(LARGE).evaluate, budget=60, algorithm="nsga2", batch=10)
+    assert whole.stopped == "budget"
+
+    def slow(archs):
+        time.sleep(0.3)
+        return Store(LARGE).evaluate(archs)
+
+    cut = search(LARGE, slow, budget=60, algorithm="nsga2", batch=10, max_s=0.45)
+    assert cut.stopped == "time"
+    assert len(cut.architectures) in (10, 20), "20 but for a machine that is very busy"
+    assert cut.architectures == whole.architectures[: len(cut.architectures)]
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [
@@ -272,6 +287,8 @@ def test_what_evaluate_raises_is_passed_on():
     [
         ({"budget": 0}, "budget 0 is below 1"),
         ({"seed": -1}, "seed -1 is below 0"),
+        ({"max_s": 0}, "max_s 0 is not above 0; give seconds, or None"),
+        ({"max_s": float("nan")}, "max_s nan is not above 0"),
         ({"population": 1}, "population 1 is below 2"),
         ({"batch": 0}, "batch 0 is below 1"),
         ({"algorithm": "nsga9"}, "algorithm 'nsga9' is not known; choose one of auto, .*nsga2"),

@@ -473,7 +473,11 @@ def test_a_quarter_of_the_split_is_never_taken_for_the_whole(copied, capsys):
     )
     before = rows(copied)[0]
     arguments = ["search", "digits.yaml", "search.fidelities=[0.25]", "search.budget=40"]
+    capsys.readouterr()
     assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert re.search(r"\d on the front, .*hypervolume 0\.\d{4}", told.err)
+    assert re.search(r"stopped by: +space", told.out)
     found = load(copied / "search.json")
     more = rows(copied)[0][len(before) :]
     looked = {arch for _, split, arch in more if split == "validation:0.25"}
