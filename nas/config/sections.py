@@ -267,7 +267,7 @@ class LatencyConfig(Section):
         default=None, description="Device of this run directory whose table transfer starts from."
     )
     correction_subnets: Whole = Field(
-        default=8,
+        default=12,
         description="Whole subnets that are measured: to correct the sum of the blocks, or to "
         "learn from (25 are better then, and 10 for transfer).",
     )
