@@ -29,6 +29,7 @@ BENCHMARKS = [
     "predictors",
     "quantization",
     "search",
+    "search_fidelities",
     "search_kill",
     "second_device",
 ]
