@@ -17,7 +17,7 @@ _ROW, _GAP = 26, 10
 _DECADES = 4.0
 """Losses this far below the largest all have the lightest shade."""
 _LIGHTEST = 0.06
-_ON_DARK = 0.5
+_ON_DARK = 0.7
 """Shades from here on have text in the colour of the background."""
 _ROOM_FOR_TEXT = 38
 _UNITS = ((1.0, "nats"), (1e-3, "thousandths of a nat"), (1e-6, "millionths of a nat"))
@@ -51,7 +51,7 @@ def sensitivity_svg(found: Sensitivities) -> str:
     group = (WIDTH - _LEFT - _RIGHT + _GAP) / len(schemes) - _GAP
     width = group / len(parts)
     height = _TOP + _ROW * len(layers) + _BOTTOM
-    title = f"Loss of each linear layer under each scheme, {found.subnet} subnet in fp32 else"
+    title = f"Loss of each linear layer under each scheme alone, in the {found.subnet} subnet"
     pieces = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(title)}"><style>{_STYLE}</style>'
@@ -59,6 +59,9 @@ def sensitivity_svg(found: Sensitivities) -> str:
         _text(_LEFT, 26, title, "se-title"),
         *_legend(high, unit, unit_name),
     ]
+    if width < _ROOM_FOR_TEXT:
+        names = ", ".join(_SHORT[part] for part in parts)
+        pieces.append(_text(WIDTH - _RIGHT, 97, f"columns: {names}", "se-small", "end"))
     for row, layer in enumerate(layers):
         y = _TOP + _ROW * row
         pieces.append(_text(_LEFT - 8, y + 17, f"layer {layer}", "se-small", "end"))
