@@ -17,6 +17,8 @@ from reports.axes import axes, default_axes
 from reports.data import load_run
 from reports.figures import front_figure, latency_figure, training_figure
 from reports.front_svg import front_svg
+from reports.policies import policy_table
+from reports.sensitivity_svg import sensitivity_svg
 from reports.shapes import limits
 from reports.stages import RunData
 
@@ -62,6 +64,8 @@ def render(data: RunData) -> str:
             front_picture=Markup(front_svg(data)) if front_axes else "",
             cards=sections.cards(data, most),
             most=most,
+            policy_table=policy_table(data),
+            sensitivity_picture=Markup(_sensitivities(data)),
             accuracy=sections.accuracy(data),
             latency_table=sections.latency_table(data),
             latency_lines=sections.latency_lines(data),
@@ -94,6 +98,11 @@ def _architectures(data: RunData) -> list[dict[str, int | float | str | bool]]:
         found += [point.architecture for point in data.search.evaluated]
         found += [point.architecture for point in data.search.references]
     return found
+
+
+def _sensitivities(data: RunData) -> str:
+    found = data.front.sensitivities
+    return "" if found is None else sensitivity_svg(found)
 
 
 def _asset(name: str) -> str:

@@ -62,6 +62,24 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UniformCost:
+    """What a subnet would cost with one scheme in all its layers."""
+
+    size_bytes: int | None = None
+    predicted_ms: dict[str, float | None] = field(default_factory=dict)
+    """By workload."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivities:
+    """What each linear layer of one subnet loses under each scheme."""
+
+    subnet: str
+    losses: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """By gene and scheme, nats per prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrontSubnet:
     """One subnet of the front."""
 
@@ -80,6 +98,8 @@ class FrontSubnet:
     size_bytes: int | None = None
     kv_cache_bytes: int | None = None
     max_abs_difference: float | None = None
+    uniform: dict[str, UniformCost] = field(default_factory=dict)
+    """By scheme; empty where there is no choice of schemes."""
     export: str | None = None
 
     @property
@@ -99,6 +119,7 @@ class Front:
     device: Device
     objectives: list[str]
     subnets: list[FrontSubnet]
+    sensitivities: Sensitivities | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
-SchemeName = Literal["fp32", "fp16", "bf16", "w8", "w8a8", "w8a8_dynamic", "w4"]
+SchemeName = Literal["fp32", "fp16", "bf16", "w8", "w8a8", "w8a8_dynamic", "w4", "w4_nbits"]
 Schemes = Annotated[
     tuple[SchemeName, ...],
     BeforeValidator(_listed),

@@ -247,7 +247,7 @@ def test_a_run_directory_is_a_configuration(images):
         (
             "space.precision=[fp32,int8]",
             'command line: space.precision[1] is "int8"; it must be one of fp32, fp16, bf16, w8, '
-            "w8a8, w8a8_dynamic or w4",
+            "w8a8, w8a8_dynamic, w4 or w4_nbits",
         ),
         ("space.embed=64", "command line: space.embed is 64; it must be a list, such as [1, 2]"),
         (
