@@ -37,6 +37,9 @@ _INNER_DIRECTIONS = 64
 _DIRECTIONS = 128
 _POOL = 300
 _SAMPLES = 32
+_HOPE = 2.0
+"""Under bounds on what is learned, the inner evolution also looks for what is feasible and good if
+it is better than expected by so many deviations."""
 
 
 class Guided:
@@ -112,7 +115,7 @@ class Guided:
     def _promising(self, count: int) -> Genes:
         """Choice indices of up to `count` new candidates, best first."""
         learned = self._values.shape[1] - self._problem.cheap_width
-        rows = _spread_rows(len(self._genes), _LEARNED_FROM)
+        rows = _later_rows(len(self._genes), _LEARNED_FROM)
         genes = self._genes[rows]
         known = self._known(genes)
         while len(self._predictors) < learned:
@@ -125,12 +128,16 @@ class Guided:
         objectives = self._values.shape[1]
         inner = draw_directions(_INNER_DIRECTIONS, objectives, self._rng)
 
+        def rated(values: Floats, directions: Floats) -> Floats:
+            broken = self._problem.violation(values)[:, None]
+            return np.where(broken > 0, -10.0 - broken, lengths(box.gains(values), directions))
+
         def score(genes: Genes) -> Floats:
-            values = self._predicted(genes)
-            broken = self._problem.violation(values)
-            return np.where(
-                (broken > 0)[:, None], -10.0 - broken[:, None], lengths(box.gains(values), inner)
-            )
+            if len(self._problem.constraints) == len(self._problem.cheap_constraints):
+                return rated(self._predicted(genes), inner)
+            # What is expected to break a bound may yet hold it, and be the best of all.
+            expected = rated(self._predicted(genes), inner[::2])
+            return np.hstack([expected, rated(self._predicted(genes, _HOPE), inner[1::2])])
 
         if self._space.size <= _LISTED:
             rows = enumerate_genes(self._space)
@@ -177,10 +184,14 @@ class Guided:
         )
         return np.concatenate([front, canonical(self._space, mutants), self._elite])
 
-    def _predicted(self, genes: Genes) -> Floats:
-        """All objectives as predicted, shape `(n, m + k)`."""
+    def _predicted(self, genes: Genes, hope: float = 0.0) -> Floats:
+        """All objectives as predicted, or better by `hope` deviations, shape `(n, m + k)`."""
         known = self._known(genes)
-        columns = [p.mean(p.inputs(genes, known)) for p in self._predictors]
+        inputs = [p.inputs(genes, known) for p in self._predictors]
+        columns = [
+            p.hoped(i, hope) if hope else p.mean(i)
+            for p, i in zip(self._predictors, inputs, strict=True)
+        ]
         return np.hstack([np.stack(columns, axis=1), known])
 
     def _known(self, genes: Genes) -> Floats:
@@ -234,7 +245,7 @@ class Guided:
         return np.array(chosen, dtype=np.int64)
 
 
-def _spread_rows(count: int, most: int) -> Genes:
+def _later_rows(count: int, most: int) -> Genes:
     """At most `most` of `count` rows: the later half of them, and an even choice of the others."""
     if count <= most:
         return np.arange(count)
