@@ -55,7 +55,7 @@ def test_integers_are_the_nearest(name):
     assert torch.isfinite(zero.scale).all()
 
 
-def test_each_rounding_of_groups_is_better_than_the_one_before():
+def test_compensation_loses_less():
     torch.manual_seed(0)
     weight = torch.randn(64, 72) * torch.rand(1, 72)
     mixed = torch.randn(500, 24) @ torch.randn(24, 72) + 0.3 * torch.randn(500, 72)
@@ -67,7 +67,7 @@ def test_each_rounding_of_groups_is_better_than_the_one_before():
         assert found.values.shape == (64, 3, 32)
         assert found.values.max() <= 15
         errors.append(((found.floats(72) - weight) @ mixed.mT).square().mean().item())
-    assert errors[0] > errors[1] > 1.2 * errors[2]
+    assert errors[0] > 1.4 * errors[1]
     without = integer_weight(weight, SCHEMES["w4"])
     nearest = integer_weight(weight, SCHEMES["w4"], moment, "nearest")
     assert torch.equal(without.floats(72), nearest.floats(72))
