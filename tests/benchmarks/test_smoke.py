@@ -23,6 +23,8 @@ BENCHMARKS = [
     "fidelity",
     "kill",
     "latency",
+    "low_bits",
+    "outlier_cost",
     "overhead",
     "policy_search",
     "predictor_choice",
