@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from search_spaces.schemes import FULL
 from supernet.quantization import QuantizedLinear, float_weight
 
 CONTRIB = "com.microsoft"
@@ -94,6 +95,9 @@ class _Writer:
         if scheme.name in FLOAT_TYPES:
             self._stored_float(weight, layer)
             self.nodes.append(node)
+        elif scheme.group is not None and scheme.runs_as == FULL:
+            self._stored_groups(weight, layer)
+            self.nodes.append(node)
         elif scheme.group is not None:
             self._by_groups(x, weight, out, layer)
         elif scheme.activations == "float":
@@ -120,6 +124,29 @@ class _Writer:
         values, scale = self._integers(weight, layer)
         self._node("Cast", [values], f"{weight}.float", to=TensorProto.FLOAT)
         self._node("Mul", [f"{weight}.float", scale], weight)
+
+    def _stored_groups(self, weight: str, layer: QuantizedLinear) -> None:
+        """4 bits in the file, floats when the runtime has loaded it."""
+        integers = layer.integers()
+        values = integers.values.numpy()  # (O, G, 32)
+        _, groups, size = values.shape
+        raw = _packed(
+            values ^ np.uint8(8)
+        ).tobytes()  # q - 8 in two's complement: the top bit turned
+        stored = helper.make_tensor(f"{weight}.int4", TensorProto.INT4, values.shape, raw, raw=True)
+        self.initializers.append(stored)
+        self._constant(f"{weight}.scale", integers.scale.numpy()[..., None])
+        self._node("Cast", [stored.name], f"{weight}.grouped", to=TensorProto.FLOAT)
+        self._node("Mul", [f"{weight}.grouped", f"{weight}.scale"], f"{weight}.scaled")
+        self._node("Flatten", [f"{weight}.scaled"], f"{weight}.rows", axis=1)  # (O, G * 32)
+        rows = f"{weight}.rows"
+        if layer.in_features < groups * size:
+            ends = {"start": 0, "end": layer.in_features, "axis": 1}
+            for name, value in ends.items():
+                self._node("Constant", [], f"{weight}.{name}", value_ints=[value])
+            self._node("Slice", [rows, *(f"{weight}.{name}" for name in ends)], f"{rows}.filled")
+            rows = f"{rows}.filled"
+        self._node("Transpose", [rows], weight, perm=[1, 0])
 
     def _static(self, x: str, weight: str, out: str, layer: QuantizedLinear) -> None:
         """What QDQ nodes become, with the bias, which they would leave to a node of its own."""
@@ -160,8 +187,7 @@ class _Writer:
     def _by_groups(self, x: str, weight: str, out: str, layer: QuantizedLinear) -> None:
         integers = layer.integers()
         values = integers.values.numpy()  # (O, G, 32)
-        packed = values[..., 0::2] | (values[..., 1::2] << 4)  # (O, G, 16)
-        self._constant(f"{weight}.int4", packed)
+        self._constant(f"{weight}.int4", _packed(values))  # (O, G, 16)
         self._constant(f"{weight}.scale", integers.scale.numpy())
         self._node(
             "MatMulNBits",
@@ -187,3 +213,9 @@ class _Writer:
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
         name = f"{output} by {kind}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
+
+
+def _packed(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two values of 4 bits a byte, the first one below, along the last axis."""
+    packed: NDArray[np.uint8] = values[..., 0::2] | (values[..., 1::2] << np.uint8(4))
+    return packed

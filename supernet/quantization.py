@@ -7,7 +7,8 @@ to even. `O` outputs, `I` inputs.
 - `fp16`, `bf16`: weights rounded to 16 bits, multiplied in fp32.
 - `w8`: weights `q * scale`, `q` in -127..127 with one scale per output, multiplied in fp32.
 - `w4`: weights `(q - 8) * scale`, `q` in 0..15 with one scale per output and 32 inputs; multiplied
-  in fp32 (MatMulNBits). How `q` and the scale are chosen is in `supernet.integers`.
+  in fp32. How `q` and the scale are chosen is in `supernet.integers`.
+- `w4_nbits`: the same numbers, multiplied without making floats of all weights first (MatMulNBits).
 - `w8a8`: weights as in `w8`; inputs `(q - zero) * scale`, `q` in 0..255, one range for the whole
   tensor, known before; products of integers summed exactly, then scaled (MatMulIntegerToFloat).
 - `w8a8_dynamic`: the same with the range of each call's input (DynamicQuantizeLinear).

@@ -19,7 +19,7 @@ def latency(block):
     block = block.timed
     widths = {part: sum(map(sum, shapes)) for part, shapes in SPACE.linears(block).items()}
     saved = sum(widths[part] - 40 for part, _ in block.precision)
-    return 1000.0 - saved
+    return 100.0 - saved
 
 
 @pytest.mark.parametrize("space", [SPACE, policy_space("decoder")])

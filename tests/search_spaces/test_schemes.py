@@ -117,6 +117,7 @@ def test_bytes_of_a_layer():
         "w8a8": 400 + 40 + 5,
         "w8a8_dynamic": 400 + 40,
         "w4": 10 * 2 * 16 + 10 * 2 * 4,
+        "w4_nbits": 10 * 2 * 16 + 10 * 2 * 4,
     }
 
 
@@ -153,7 +154,10 @@ def test_blocks_that_are_left_out_become_others():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("fp32", "int8"), r"space\.precision 'int8' is not one of w4, w8a8_dynamic, w8a8, w8"),
+        (
+            ("fp32", "int8"),
+            r"space\.precision 'int8' is not one of w4_nbits, w4, w8a8_dynamic, w8a8, w8",
+        ),
         (("w8", "w8a8"), "lacks fp32, which all is compared with; add it"),
         (("fp32", "w8", "w8"), "names a scheme twice; name each once"),
     ],
