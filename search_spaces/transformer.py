@@ -184,7 +184,9 @@ class TransformerSpace(SearchSpace):
         """
         if not self.precision:
             return arch
-        genes = [gene(part, layer.index) for layer in self.subnet(arch).layers for part in PARTS]
+        every = [name for name in self.names if name.startswith(PRECISION)]
+        counting = self.architecture({**dict.fromkeys(every, FULL), **arch})
+        genes = [name for name in every if name in counting]
         alone = rng.random() < 0.5
         drawn = rng.integers(len(self.precision), size=len(genes))
         chosen = {
