@@ -24,6 +24,8 @@ BENCHMARKS = [
     "int8_pays",
     "kill",
     "latency",
+    "low_bits",
+    "outlier_cost",
     "overhead",
     "policy_search",
     "predictor_choice",
