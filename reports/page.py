@@ -12,7 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from nas.atomic import write_text
-from reports import numbers, sections
+from reports import front_on_test, numbers, sections
 from reports.axes import axes, default_axes
 from reports.data import load_run
 from reports.figures import front_figure, latency_figure, training_figure
@@ -60,6 +60,7 @@ def render(data: RunData) -> str:
             notices=sections.notices(data),
             front_axes=front_axes,
             front_table=sections.front_table(data),
+            on_test=list(front_on_test.sentences(data.front, axes(data))),
             front_picture=Markup(front_svg(data)) if front_axes else "",
             cards=sections.cards(data, most),
             most=most,

@@ -91,6 +91,8 @@ class FrontSubnet:
     workloads: dict[str, WorkloadLatency] = field(default_factory=dict)
     values: list[float | None] = field(default_factory=list)
     """Values of the objectives as the search saw them, in the order of `Front.objectives`."""
+    values_on_test: list[float | None] = field(default_factory=list)
+    """The same with every quality on the test split; empty in older files."""
     macs: int | None = None
     parameters: int | None = None
     size_bytes: int | None = None

@@ -46,6 +46,12 @@ def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, torch.round((-low / scale).clamp(0, LEVELS))
 
 
+def rounded_to_8_bits(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Inputs as 8 bits between `low` and `high` give them."""
+    scale, zero = input_scale(low, high)
+    return ((torch.round(x / scale) + zero).clamp(0, LEVELS) - zero) * scale
+
+
 class QuantizedLinear(nn.Linear):
     """A linear layer that gives what the runtime gives under a scheme; without gradients.
 

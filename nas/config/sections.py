@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nas.search.registry import algorithm_names
 
+Number = TypeVar("Number", int, float)
 
-def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
+
+def _increasing(values: tuple[Number, ...]) -> tuple[Number, ...]:
     if list(values) != sorted(set(values)):
         raise ValueError(f"must be increasing; write {sorted(set(values))}")
     return values
@@ -272,7 +274,7 @@ class LatencyConfig(Section):
         default=None, description="Device of this run directory whose table transfer starts from."
     )
     correction_subnets: Whole = Field(
-        default=8,
+        default=12,
         description="Whole subnets that are measured: to correct the sum of the blocks, or to "
         "learn from (25 are better then, and 10 for transfer).",
     )
@@ -306,6 +308,19 @@ class SearchConfig(Section):
         default=0.0,
         description="Stop when an evaluation is expected to raise the hypervolume by less than "
         "this share; 0 uses up the budget.",
+    )
+    max_seconds: Positive | None = Field(
+        default=None,
+        description="Begin no evaluations after so many seconds; null sets no limit. A search that "
+        "goes on after an interruption has this time again.",
+    )
+    fidelities: Annotated[
+        tuple[Annotated[Positive, Field(lt=1)], ...], AfterValidator(_increasing)
+    ] = Field(
+        default=(),
+        description="Shares of the validation split that a subnet is judged on first, such as "
+        "[0.25]; only what may be on the front is then judged on more. The budget counts whole "
+        "evaluations: four on a quarter are one.",
     )
     front_size: Count = Field(
         default=16, description="Subnets of the front that are exported, at most."

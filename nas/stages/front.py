@@ -135,6 +135,10 @@ def describe(
         "name": subnet.name,
         "architecture": dict(arch),
         "values": list(values),
+        "values_on_test": [
+            test[name] if name in objectives.evaluated else value
+            for name, value in zip(objectives.names, values, strict=True)
+        ],
         "predicted_latency_ms": first["predicted_ms"],
         "measured_latency_ms": first["measured_ms"],
         "workloads": workloads,

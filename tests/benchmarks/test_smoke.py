@@ -30,6 +30,7 @@ BENCHMARKS = [
     "predictors",
     "quantization",
     "search",
+    "search_fidelities",
     "search_kill",
     "second_device",
 ]

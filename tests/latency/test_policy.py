@@ -11,37 +11,17 @@ import torch
 from latency.chains import chain, whole_inputs
 from latency.export import schemes_of
 from latency.policy import TOLERANCES, tolerance, write_policy
-from search_spaces import DecoderSpace, VisionTransformerSpace, Workload
+from search_spaces import Workload
 from search_spaces.schemes import FULL, SCHEMES
 from supernet.quantization import QuantizedLinear
 from tests.latency.test_graphs import random_supernet
+from tests.search_spaces.policy_spaces import ALL, policy_space
 
 torch.set_num_threads(1)
 
-ALL = tuple(SCHEMES)
-VISION = VisionTransformerSpace(
-    image_size=6,
-    patch_size=3,
-    channels=2,
-    num_classes=3,
-    head_dim=4,
-    embed=(40,),
-    depth=(1, 2),
-    heads=(1, 2),
-    ffn=(40,),
-    precision=ALL,
-)
-TEXT = DecoderSpace(
-    vocabulary=11,
-    context=16,
-    head_dim=4,
-    group=2,
-    embed=(40,),
-    depth=(1, 2),
-    heads=(2, 4),
-    ffn=(40,),
-    precision=ALL,
-)
+# 40 inputs are a group of 32 and one that is filled up
+VISION = policy_space("vit", embed=(40,), depth=(1, 2), ffn=(40,))
+TEXT = policy_space("decoder", embed=(40,), depth=(1, 2), heads=(2, 4), ffn=(40,))
 KERNELS = {
     "fp32": "MatMul",
     "fp16": "MatMul",
@@ -61,8 +41,8 @@ FAMILIES = {
 def supernets():
     torch.manual_seed(1)
     vit, text = random_supernet(VISION), random_supernet(TEXT)
-    vit.calibrate([torch.randn(16, 2, 6, 6)])
-    text.calibrate([torch.randint(11, (8, 16))])
+    vit.calibrate([torch.randn(16, 1, 8, 8)])
+    text.calibrate([torch.randint(32, (8, 16))])
     return {"vit": vit, "prefill": text, "decode": text}
 
 
