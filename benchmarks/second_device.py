@@ -60,10 +60,10 @@ def counted() -> Iterator[Computed]:
     original = supernet_stage.evaluate
 
     def evaluate(
-        model: Supernet, task: Task, arch: Architecture, split: SplitName
+        model: Supernet, task: Task, arch: Architecture, split: SplitName, share: float = 1.0
     ) -> dict[str, float]:
-        computed[split, arch] += 1
-        return original(model, task, arch, split)
+        computed[supernet_stage.stored_split(split, share), arch] += 1
+        return original(model, task, arch, split, share)
 
     supernet_stage.evaluate = evaluate
     try:

@@ -1,7 +1,8 @@
 """Which blocks of a space are measured, and in which order.
 
 Corners first, then ever finer, so that a table that stopped early can interpolate the rest; a few
-blocks are set apart from the start, to say how wrong that is.
+blocks are set apart from the start, to say how wrong that is. Blocks with schemes in both parts
+come last: they are about the sum of what each changes alone (`latency.added_schemes`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ GRID_POINTS = 8
 HELD_OUT = 6
 """Blocks of each kind that are measured to state the error of interpolation, at most."""
 STEP_BLOCKS = 48
-"""Blocks of one step, at most; a table is usable after each."""
+"""Blocks of a step, at most; the first has all it needs. A table can be used after each."""
 JOINED_BLOCKS = 12
 """A step of fewer blocks than this is joined with the next one, to fill its sessions."""
 
@@ -33,7 +34,7 @@ class Plan:
 
     steps: tuple[tuple[Block, ...], ...]
     held_out: frozenset[Block]
-    """Measured in the first step, and never interpolated from."""
+    """Never interpolated from; measured before other blocks of their schemes, but for corners."""
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -60,7 +61,8 @@ def plan(blocks: Sequence[Block], grid: int | None = None) -> Plan:
             `GRID_POINTS` of each axis.
 
     Returns:
-        Every block at most once; the first step has the corners of every kind.
+        Every block at most once; the first step has the corners of every kind, in fp32 and with
+        every scheme in one part.
     """
     points = grid or (max(len(blocks), 2) if len(blocks) <= WHOLE_BLOCKS else GRID_POINTS)
     ranks: dict[Block, int] = {}
@@ -70,11 +72,15 @@ def plan(blocks: Sequence[Block], grid: int | None = None) -> Plan:
         found = _ranks(members, points)
         ranks |= found
         held_out |= _held_out(members, found)
-    order = sorted(held_out, key=list(blocks).index)
-    groups = [order + [b for b in blocks if ranks.get(b) == 0 and b not in held_out]]
-    for rank in range(1, 1 + max(ranks.values(), default=0)):
-        groups.append([b for b in blocks if ranks.get(b) == rank and b not in held_out])
-    return Plan(steps=tuple(_steps(groups)), held_out=frozenset(held_out))
+    groups: dict[tuple[bool, int], list[Block]] = {}
+    for block in (block for block in blocks if block in ranks or block in held_out):
+        both = len(block.precision) > 1
+        # Corners do not wait for blocks that tell the error of schemes
+        apart = int(bool(block.precision) and not both)
+        rank = apart if block in held_out else ranks[block]
+        groups.setdefault((both, rank), []).append(block)
+    ordered = [sorted(groups[key], key=lambda b: b not in held_out) for key in sorted(groups)]
+    return Plan(steps=tuple(_steps(ordered)), held_out=frozenset(held_out))
 
 
 def _ranks(members: Sequence[Block], points: int) -> dict[Block, int]:
@@ -128,12 +134,15 @@ def _held_out(members: Sequence[Block], ranks: Mapping[Block, int]) -> set[Block
 
 
 def _steps(groups: Sequence[Sequence[Block]]) -> list[tuple[Block, ...]]:
-    """Groups as steps that are neither too short to fill their sessions nor too long to wait."""
+    """Groups as steps that are neither too short to fill their sessions nor too long to wait.
+
+    The first group is not split: before it is there, rows are missing.
+    """
     steps: list[list[Block]] = []
     for group in groups:
         waiting = [*steps.pop(), *group] if steps and len(steps[-1]) < JOINED_BLOCKS else group
-        steps += [
-            list(waiting[start : start + STEP_BLOCKS])
-            for start in range(0, len(waiting), STEP_BLOCKS)
-        ]
+        first = STEP_BLOCKS if steps else max(STEP_BLOCKS, len(groups[0]))
+        starts = [0, *range(first, len(waiting), STEP_BLOCKS)]
+        ends = [*starts[1:], len(waiting)]
+        steps += [list(waiting[a:b]) for a, b in zip(starts, ends, strict=True)]
     return [tuple(step) for step in steps]

@@ -33,7 +33,7 @@ class InterpolationError:
     kind: str
     """Kind of the blocks, with their schemes where they are not in fp32."""
     method: str
-    """`linear` or `pchip`."""
+    """`linear` or `pchip`; `sum` for schemes that were measured apart."""
     interpolated: int
     """Rows that were not measured."""
     held_out: int
@@ -44,6 +44,27 @@ class InterpolationError:
     """Largest absolute error on these."""
     std: float
     """Standard deviation that the interpolated rows are given."""
+
+    @classmethod
+    def of(
+        cls, workload: str, kind: str, method: str, interpolated: int, errors: Sequence[float]
+    ) -> InterpolationError:
+        """From the errors on measured blocks, as shares of their latency."""
+        squares = math.fsum(error**2 for error in errors)
+        if len(errors) >= ENOUGH_HELD_OUT:
+            std = math.sqrt(squares / len(errors))
+        else:
+            std = math.sqrt((UNKNOWN_STD**2 + squares) / (1 + len(errors)))
+        return cls(
+            workload=workload,
+            kind=kind,
+            method=method,
+            interpolated=interpolated,
+            held_out=len(errors),
+            mape=float(np.mean(np.abs(errors))) if errors else None,
+            worst=float(np.max(np.abs(errors))) if errors else None,
+            std=std,
+        )
 
     def to_json(self) -> dict[str, object]:
         """As it stands in `table.json`."""
@@ -81,24 +102,10 @@ def interpolate(
     judged = [block for block in measured if block in held_out and measured[block] > 0]
     errors = {name: _errors(law, {b: measured[b] for b in judged}) for name, law in laws.items()}
     method = min(laws, key=lambda name: math.fsum(error**2 for error in errors[name]))
-    found = errors[method]
     values = {block: laws[method](block) for block in wanted}
-    squares = math.fsum(error**2 for error in found)
-    if len(found) >= ENOUGH_HELD_OUT:
-        std = math.sqrt(squares / len(found))
-    else:
-        std = math.sqrt((UNKNOWN_STD**2 + squares) / (1 + len(found)))
-    return {block: max(value, 0.0) for block, value in values.items() if value is not None}, (
-        InterpolationError(
-            workload=workload,
-            kind=wanted[0].variant,
-            method=method,
-            interpolated=sum(value is not None for value in values.values()),
-            held_out=len(found),
-            mape=float(np.mean(np.abs(found))) if found else None,
-            worst=float(np.max(np.abs(found))) if found else None,
-            std=std,
-        )
+    found = {block: max(value, 0.0) for block, value in values.items() if value is not None}
+    return found, InterpolationError.of(
+        workload, wanted[0].variant, method, len(found), errors[method]
     )
 
 

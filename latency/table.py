@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from latency.added_schemes import added_up, error_of_sums
 from latency.interpolation import InterpolationError, interpolate
 from latency.resources import RESOURCES
 from latency.statistics import Z_95
@@ -121,7 +122,8 @@ def fill_in(
 ) -> LatencyTable:
     """The table of a space: measured rows, and interpolated ones between them.
 
-    A block that lies outside of what was measured has no row.
+    Along the widths first; a block whose schemes were not measured together is the sum of what
+    each changes alone. A block that lies outside of what was measured has no row.
 
     Args:
         rows: The measured rows by workload and block.
@@ -141,6 +143,8 @@ def fill_in(
                 if name == workload and block.variant == variant
             }
             values, error = interpolate(workload, measured, wanted, held_out)
+            if not values:
+                continue
             errors.append(error)
             resources = {
                 name: _resource(name, {b: rows[workload, b] for b in measured}, wanted)
@@ -152,8 +156,42 @@ def fill_in(
                     name: values.get(block) for name, values in resources.items()
                 }
                 found[workload, block] = replace(row, **told)
+        sums = _sums(workload, found, blocks)
+        found |= {(workload, block): row for block, row in sums[0].items()}
+        errors += sums[1]
     order = ((workload, block) for workload in workloads for block in blocks)
     return LatencyTable((found[key] for key in order if key in found), errors)
+
+
+def _sums(
+    workload: str, rows: Mapping[tuple[str, Block], TableRow], blocks: Sequence[Block]
+) -> tuple[dict[Block, TableRow], list[InterpolationError]]:
+    """Rows of blocks with several schemes that have none, and the errors by kind."""
+    there = {block: row for (name, block), row in rows.items() if name == workload}
+    latency = {block: row.latency_ms for block, row in there.items()}
+    found, errors = {}, []
+    for kind in dict.fromkeys(block.kind for block in blocks):
+        several = [block for block in blocks if block.kind == kind and len(block.precision) > 1]
+        sums = {b: ms for b in several if (ms := added_up(latency, b)) is not None}
+        wanted = [block for block in sums if block not in there]
+        if not wanted:
+            continue
+        measured = [block for block in sums if block in there and there[block].sessions]
+        error = error_of_sums(workload, kind, len(wanted), latency, measured)
+        errors.append(error)
+        told = {
+            name: {
+                b: value for b, row in there.items() if (value := getattr(row, name)) is not None
+            }
+            for name in RESOURCES
+        }
+        for block in wanted:
+            row = _interpolated(workload, block, sums[block], error.std)
+            resources: dict[str, Any] = {
+                name: added_up(values, block) for name, values in told.items()
+            }
+            found[block] = replace(row, **resources)
+    return found, errors
 
 
 def _resource(

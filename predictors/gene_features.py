@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.blocks import PRECISION
 from search_spaces.space import SearchSpace
 
 Floats = NDArray[np.float64]
@@ -15,6 +16,10 @@ ABSENT = -0.5
 _REACH = 0.5
 """Distance on that line over which the contributions of choices are alike, beyond a trend."""
 
+_SCHEME = 0.1
+"""How much a change of scheme tells beside one of a width or a depth. There are four of these for
+each layer, and most change little: with 1, a search over both found less than one over widths."""
+
 
 class GeneFeatures:
     """Orthogonal contrasts of every gene: its trend, then what deviates from the trend.
@@ -23,6 +28,7 @@ class GeneFeatures:
     choices contribute need not follow the order: further columns span the rest, neighbouring
     choices more alike than distant ones (an exponential kernel on the line). A gene that does not
     count has a place of its own below the first choice. Columns have mean 0 over the choices.
+    Those of genes that choose a scheme are smaller.
 
     Args:
         space: Any space with a choice in at least one gene.
@@ -32,6 +38,8 @@ class GeneFeatures:
         self._space = space
         conditional = np.array([name in space.active for name in space.names])
         levels = space.cardinalities + conditional
+        schemes = np.array([name.startswith(PRECISION) for name in space.names])
+        self._sizes = None if schemes.all() or not schemes.any() else ~schemes
         most = int(levels.max())
         table = np.zeros((space.dimensions, most, max(1, most - 1)))
         for gene, (choices, absent) in enumerate(
@@ -41,7 +49,7 @@ class GeneFeatures:
             if absent:
                 place = np.append(place, ABSENT)
             if len(place) > 1:
-                columns = _contrasts(place)
+                columns = _contrasts(place) * (_SCHEME if schemes[gene] else 1.0)
                 table[gene, : len(place), : columns.shape[1]] = columns
         used = np.abs(table).sum(axis=1) > 0
         gene_of, rank = np.nonzero(used)
@@ -62,11 +70,13 @@ class GeneFeatures:
     def size(self, genes: Genes) -> Floats:
         """What says how large an architecture is, shape `(n, 1 or 2)`.
 
-        The mean place of the genes on their lines; with genes that may be absent also the share
-        of those that are there.
+        The mean place of the genes on their lines, those of schemes aside; with genes that may be
+        absent also the share of those that are there.
         """
         mask = self._space.active_mask(genes)
         place = np.where(mask, genes / np.maximum(self._space.cardinalities - 1, 1), 0.0)
+        if self._sizes is not None:
+            mask, place = mask[:, self._sizes], place[:, self._sizes]
         sums = [place.mean(axis=1)]
         if self._space.active:
             sums.append(mask.mean(axis=1))

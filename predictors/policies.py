@@ -8,6 +8,8 @@ from search_spaces.blocks import Block
 from search_spaces.schemes import FULL, SCHEMES
 from search_spaces.transformer import TransformerSpace
 
+LEAST_GAIN = 0.02
+"""Share of a block's latency that a scheme has to save: less may be an error of the table."""
 LEAST = 1e-12
 """In place of a latency of 0, which interpolation may give, ms."""
 
@@ -15,10 +17,11 @@ LEAST = 1e-12
 def slow_blocks(
     space: TransformerSpace, latencies: Sequence[Callable[[Block], float]]
 ) -> dict[Block, Block]:
-    """Blocks with a scheme that does not make them faster, and the next finer ones that do not.
+    """Blocks with a scheme that does not make them faster, and the next finer ones without such.
 
     A scheme with an arithmetic of its own has to pay for itself: under every workload, the block
-    must be faster than with that part in fp32. One that is only stored in fewer bits costs no time.
+    must be faster by `LEAST_GAIN` than with that part in fp32. One that is only stored in fewer
+    bits costs no time.
 
     Args:
         space: Gives blocks and schemes.
@@ -41,7 +44,7 @@ def _slow_part(block: Block, latencies: Sequence[Callable[[Block], float]]) -> s
         if SCHEMES[name].runs_as != FULL:
             rest = block.with_policy(tuple(p for p in block.precision if p[0] != part))
             lost[part] = max(latency(block) / max(latency(rest), LEAST) for latency in latencies)
-    slow = {part: ratio for part, ratio in lost.items() if ratio >= 1}
+    slow = {part: ratio for part, ratio in lost.items() if ratio > 1 - LEAST_GAIN}
     return max(slow, key=lambda part: slow[part]) if slow else None
 
 

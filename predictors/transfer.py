@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from latency.noise import Noise
 from predictors.blocks import BlockCounts
 from predictors.calibration import folds, relative_std, widening
+from predictors.correction import TERMS
 from predictors.design import choose_rows
 from predictors.protocol import Floats, checked_latency
-from predictors.table import TERMS, TablePredictor
+from predictors.table import TablePredictor
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture
 
@@ -106,7 +107,8 @@ class TransferPredictor:
     def _terms(self, architectures: Sequence[Architecture]) -> Floats:
         """Parts of the source's latency, the whole of it first, shape `(n, f)`, ms."""
         terms: Floats = self._counts(architectures) @ self._block_terms
-        return terms
+        whole, _ = self.source.predict(architectures)
+        return terms * (whole / terms[:, 0])[:, None]
 
 
 def _block_terms(source: TablePredictor, counts: BlockCounts) -> Floats:

@@ -12,11 +12,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from nas.atomic import write_text
-from reports import numbers, sections
+from reports import front_on_test, numbers, sections
 from reports.axes import axes, default_axes
 from reports.data import load_run
 from reports.figures import front_figure, latency_figure, training_figure
 from reports.front_svg import front_svg
+from reports.policies import policy_table
+from reports.sensitivity_svg import sensitivity_svg
 from reports.shapes import limits
 from reports.stages import RunData
 
@@ -58,9 +60,12 @@ def render(data: RunData) -> str:
             notices=sections.notices(data),
             front_axes=front_axes,
             front_table=sections.front_table(data),
+            on_test=list(front_on_test.sentences(data.front, axes(data))),
             front_picture=Markup(front_svg(data)) if front_axes else "",
             cards=sections.cards(data, most),
             most=most,
+            policy_table=policy_table(data),
+            sensitivity_picture=Markup(_sensitivities(data)),
             accuracy=sections.accuracy(data),
             latency_table=sections.latency_table(data),
             latency_lines=sections.latency_lines(data),
@@ -93,6 +98,11 @@ def _architectures(data: RunData) -> list[dict[str, int | float | str | bool]]:
         found += [point.architecture for point in data.search.evaluated]
         found += [point.architecture for point in data.search.references]
     return found
+
+
+def _sensitivities(data: RunData) -> str:
+    found = data.front.sensitivities
+    return "" if found is None else sensitivity_svg(found)
 
 
 def _asset(name: str) -> str:

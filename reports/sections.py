@@ -9,7 +9,8 @@ from predictors.accuracy import kendall_tau, mape
 from reports import numbers, sentences
 from reports.axes import best_by_quality
 from reports.figures import latency_pairs
-from reports.shapes import Layer, Limits, describe, layers_of
+from reports.policies import Square, squares
+from reports.shapes import Layer, Limits, describe, ends_of, layers_of
 from reports.stages import (
     Front,
     FrontSubnet,
@@ -19,29 +20,11 @@ from reports.stages import (
     Supernet,
     WorkloadLatency,
 )
+from reports.tables import Cell, Column
 
 _LIST_SHOWN = 24
 _RESOURCES = {"energy_mj": "energy mJ", "peak_memory_bytes": "peak memory"}
 """Columns of what a subnet takes beside time, where the device tells it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of a table."""
-
-    text: str
-    sort: float | None = None
-    """What a numeric column is ordered by; None comes last."""
-    tone: str = ""
-    """"bad" for a value that wants attention, "code" for a path."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """Head of a table's column."""
-
-    label: str
-    numeric: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +46,10 @@ class Card:
     layers: tuple[Layer, ...]
     lines: tuple[str, ...]
     """The same in words."""
+    policy: tuple[Square, ...] = ()
+    """The schemes of its linear layers; empty where there is no choice."""
+    ends: str = ""
+    """The schemes of stem and head, where they have any."""
     plans: tuple[str, ...] = ()
     """Where the runtime means to run it, where it tells."""
     reference: bool = False
@@ -367,4 +354,6 @@ def _card(name: str, note: str, genes: Genes, most: Limits) -> Card:
         embed=str(genes.get("embed", "")),
         layers=layers_of(genes, most.layers),
         lines=describe(genes, most.layers),
+        policy=squares(genes),
+        ends=", ".join(ends_of(genes)),
     )

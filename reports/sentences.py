@@ -8,8 +8,8 @@ from reports.stages import FrontSubnet, Interpolation
 
 NEURAL_ENGINE = "NeuralEngine"
 _OPERATORS_SHOWN = 6
-_TOLD = ("kind", "source", "std", "subnets", "cross_validation_mape")
-"""Keys of a correction that `predictor` puts into words."""
+_TOLD = ("kind", "source", "std", "subnets", "cross_validation_mape", "places", "weights")
+"""Keys of a correction that `predictor` puts into words, and those that are for machines."""
 
 
 def predictor(fit: Mapping[str, Any]) -> str:
@@ -33,7 +33,7 @@ def predictor(fit: Mapping[str, Any]) -> str:
 
 
 def rest(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """What `predictor` leaves out: the coefficients, and keys that it does not know."""
+    """What else there is to tell: the coefficients, and keys that nothing here knows."""
     return {key: value for key, value in fit.items() if key not in _TOLD}
 
 
@@ -82,7 +82,9 @@ def compute_plans(subnet: FrontSubnet) -> Iterator[str]:
 
 def _kind(kind: str, source: object) -> str:
     if kind == "factors":
-        return "predictor: sums of the table, times a factor for each kind of block"
+        return (
+            "predictor: sums of the table, corrected for kinds of block, size and number of blocks"
+        )
     if kind == "transfer":
         return f"predictor: transferred from the table of {source}"
     return f"predictor: {kind}"

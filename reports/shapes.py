@@ -8,14 +8,17 @@ from reports.numbers import MISSING
 from reports.stages import Genes
 
 _LAYER_GENE = re.compile(r"(heads|ffn)\.(\d{1,3})")
-_PARTS = {
+PARTS = {
     "qkv": "query, key, value",
     "attention_out": "attention output",
     "ffn_in": "FFN in",
     "ffn_out": "FFN out",
 }
-_SCHEME_GENE = re.compile(rf"precision\.({'|'.join(_PARTS)})\.(\d{{1,3}})")
-"""Genes of a precision policy, and what people call the parts."""
+"""Parts of a layer that have a scheme each, and what people call them."""
+SCHEME_GENE = re.compile(rf"precision\.({'|'.join(PARTS)})\.(\d{{1,3}})")
+"""Genes of a precision policy."""
+ENDS = ("stem", "head")
+"""What may have a scheme beside the layers, as `precision.stem`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +81,37 @@ def describe(genes: Genes, layers: int) -> tuple[str, ...]:
         lines.append("FFN " + " ".join(str(x.ffn) if x.kept else MISSING for x in shape))
         lines += _policies(genes, layers)
     known = {f"{kind}.{i}" for kind, i, _ in _layer_genes(genes)} | {"embed", "depth"}
-    known |= {name for name in genes if _SCHEME_GENE.fullmatch(name)}
+    known |= {name for name in genes if SCHEME_GENE.fullmatch(name)}
+    known |= {f"precision.{end}" for end in ENDS}
     known = known if kept else set()
     rest = [f"{name} = {value}" for name, value in sorted(genes.items()) if name not in known]
     return (*lines, *rest)
 
 
+def schemes_of(genes: Genes) -> dict[tuple[str, int], str]:
+    """Scheme by part and layer; empty where there is no policy."""
+    return {
+        (match[1], int(match[2])): str(value)
+        for name, value in genes.items()
+        if (match := SCHEME_GENE.fullmatch(name))
+    }
+
+
 def _policies(genes: Genes, layers: int) -> list[str]:
     """A line for each part of the layers that is not fp32 everywhere."""
     found: dict[str, dict[int, str]] = {}
-    for name, value in genes.items():
-        if match := _SCHEME_GENE.fullmatch(name):
-            found.setdefault(match[1], {})[int(match[2])] = str(value)
+    for (part, layer), scheme in schemes_of(genes).items():
+        found.setdefault(part, {})[layer] = scheme
     return [
-        f"{_PARTS[part]} " + " ".join(chosen.get(i, MISSING) for i in range(layers))
-        for part, chosen in sorted(found.items(), key=lambda item: list(_PARTS).index(item[0]))
+        f"{PARTS[part]} " + " ".join(chosen.get(i, MISSING) for i in range(layers))
+        for part, chosen in sorted(found.items(), key=lambda item: list(PARTS).index(item[0]))
         if set(chosen.values()) != {"fp32"}
-    ]
+    ] + ends_of(genes)
+
+
+def ends_of(genes: Genes) -> list[str]:
+    """Stem and head with their schemes, where these are genes."""
+    return [f"{end} {genes[key]}" for end in ENDS if (key := f"precision.{end}") in genes]
 
 
 def _layer_genes(genes: Genes) -> list[tuple[str, int, int]]:

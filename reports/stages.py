@@ -62,6 +62,24 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UniformCost:
+    """What a subnet would cost with one scheme in all its layers."""
+
+    size_bytes: int | None = None
+    predicted_ms: dict[str, float | None] = field(default_factory=dict)
+    """By workload."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivities:
+    """What each linear layer of one subnet loses under each scheme."""
+
+    subnet: str
+    losses: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """By gene and scheme, nats per prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrontSubnet:
     """One subnet of the front."""
 
@@ -73,11 +91,15 @@ class FrontSubnet:
     workloads: dict[str, WorkloadLatency] = field(default_factory=dict)
     values: list[float | None] = field(default_factory=list)
     """Values of the objectives as the search saw them, in the order of `Front.objectives`."""
+    values_on_test: list[float | None] = field(default_factory=list)
+    """The same with every quality on the test split; empty in older files."""
     macs: int | None = None
     parameters: int | None = None
     size_bytes: int | None = None
     kv_cache_bytes: int | None = None
     max_abs_difference: float | None = None
+    uniform: dict[str, UniformCost] = field(default_factory=dict)
+    """By scheme; empty where there is no choice of schemes."""
     export: str | None = None
 
     @property
@@ -97,6 +119,7 @@ class Front:
     device: Device
     objectives: list[str]
     subnets: list[FrontSubnet]
+    sensitivities: Sensitivities | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

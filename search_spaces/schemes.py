@@ -46,7 +46,8 @@ RANGE_BYTES = 5
 SCHEMES: Final[Mapping[str, Scheme]] = {
     scheme.name: scheme
     for scheme in (
-        Scheme(name="w4", weight_bits=4, integer=True, group=32, runs_as="w4"),
+        Scheme(name="w4_nbits", weight_bits=4, integer=True, group=32, runs_as="w4_nbits"),
+        Scheme(name="w4", weight_bits=4, integer=True, group=32),
         Scheme(
             name="w8a8_dynamic",
             weight_bits=8,
@@ -61,16 +62,22 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         Scheme(name=FULL, weight_bits=32, integer=False),
     )
 }
-"""All schemes by name, from coarse to fine: the order of a gene's choices."""
+"""All schemes by name, from coarse to fine: the order of a gene's choices. Of two with the same
+numbers, the one that has an arithmetic of its own comes first: where it does not pay, the other
+takes its place."""
 
 PARTS: Final = ("qkv", "attention_out", "ffn_in", "ffn_out")
 """Linear layers of a transformer layer whose scheme is a gene each."""
+ENDS: Final = ("stem", "head")
+"""Embedding and classifier, whose scheme is a gene each in spaces that ask for it."""
 PARTS_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "fixed": (),
+    "fixed": ENDS,
     "attention": PARTS[:2],
     "ffn": PARTS[2:],
 }
 """Those of each kind of block."""
 
 Policy = tuple[tuple[str, str], ...]
-"""Part and scheme of what is not fp32, in the order of `PARTS`."""
+"""Part and scheme of what is not fp32, in the order of `PARTS` or `ENDS`."""
+STORED: Final = tuple(name for name, scheme in SCHEMES.items() if scheme.runs_as == FULL)
+"""Schemes of weights that are no factor of a matrix product: fewer bits in the file alone."""

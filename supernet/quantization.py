@@ -7,7 +7,8 @@ to even. `O` outputs, `I` inputs.
 - `fp16`, `bf16`: weights rounded to 16 bits, multiplied in fp32.
 - `w8`: weights `q * scale`, `q` in -127..127 with one scale per output, multiplied in fp32.
 - `w4`: weights `(q - 8) * scale`, `q` in 0..15 with one scale per output and 32 inputs; multiplied
-  in fp32 (MatMulNBits). How `q` and the scale are chosen is in `supernet.integers`.
+  in fp32. How `q` and the scale are chosen is in `supernet.integers`.
+- `w4_nbits`: the same numbers, multiplied without making floats of all weights first (MatMulNBits).
 - `w8a8`: weights as in `w8`; inputs `(q - zero) * scale`, `q` in 0..255, one range for the whole
   tensor, known before; products of integers summed exactly, then scaled (MatMulIntegerToFloat).
 - `w8a8_dynamic`: the same with the range of each call's input (DynamicQuantizeLinear).
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,8 @@ from torch.nn import functional as F
 
 from search_spaces.schemes import SCHEMES, Policy, Scheme
 from supernet.integers import IntegerWeight, Rounding, integer_weight
+from supernet.stored import StoredLayer, float_weight
 
-FLOAT_TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
-LARGEST_FP16 = 65504.0
 LEVELS = 255
 """Steps between the lowest and the highest 8-bit input."""
 
@@ -38,19 +38,18 @@ Moments = Mapping[str, Tensor]
 Found = TypeVar("Found")
 
 
-def float_weight(weight: Tensor, scheme: Scheme) -> Tensor:
-    """Weights in 16 bits, finite where they were."""
-    if scheme.name == "fp16":
-        weight = weight.clamp(-LARGEST_FP16, LARGEST_FP16)
-    return weight.to(FLOAT_TYPES[scheme.name])
-
-
 def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and zero point of 8-bit inputs between `low` and `high`; 0 is always exact."""
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     scale = (high - low) / LEVELS
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     return scale, torch.round((-low / scale).clamp(0, LEVELS))
+
+
+def rounded_to_8_bits(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Inputs as 8 bits between `low` and `high` give them."""
+    scale, zero = input_scale(low, high)
+    return ((torch.round(x / scale) + zero).clamp(0, LEVELS) - zero) * scale
 
 
 class QuantizedLinear(nn.Linear):
@@ -148,7 +147,9 @@ def quantize_block(
     for part, name in policy:
         for layer in linears[part]:
             linear = block.get_submodule(layer)
-            assert isinstance(linear, nn.Linear)
+            if not isinstance(linear, nn.Linear):
+                setattr(block, layer, StoredLayer(linear, SCHEMES[name]))
+                continue
             moment = (moments or {}).get(layer)
             quantized = QuantizedLinear(linear, SCHEMES[name], ranges.get(layer), moment, rounding)
             setattr(block, layer, quantized)
@@ -164,13 +165,15 @@ def within(found: Mapping[str, Found], path: str) -> dict[str, Found]:
 
 def full_precision(module: nn.Module) -> nn.Module:
     """The module with fp32 layers on the same parameters; itself where all are."""
+    if isinstance(module, StoredLayer):
+        return module.layer
     if isinstance(module, QuantizedLinear):
         linear = nn.Linear.__new__(nn.Linear)
         nn.Module.__init__(linear)
         linear.in_features, linear.out_features = module.in_features, module.out_features
         linear.weight, linear.bias = module.weight, module.bias
         return linear.train(module.training)
-    if not any(isinstance(one, QuantizedLinear) for one in module.modules()):
+    if not any(isinstance(one, QuantizedLinear | StoredLayer) for one in module.modules()):
         return module
     twin = copy.copy(module)
     twin._modules = {

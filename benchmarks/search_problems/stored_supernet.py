@@ -13,10 +13,17 @@ from nas.atomic import read_json
 from nas.config import Config, load_config
 from nas.run import Run
 from nas.run_directory import RunDirectory
-from nas.stages.supernet import TrainedSupernet, evaluate, open_supernet, train
+from nas.stages.supernet import (
+    TrainedSupernet,
+    evaluate,
+    open_supernet,
+    stored_split,
+    train,
+)
+from nas.tasks import SplitName
 from search_spaces import Architecture, TransformerSpace, space_from_json
 
-SPLIT = "validation"
+SPLIT: SplitName = "validation"
 
 
 class StoredSupernet:
@@ -38,28 +45,32 @@ class StoredSupernet:
         self._run = Run.open(config, exclusive=False)
         self._hash: str = info["hash"]
         self.space: TransformerSpace = space_from_json(info["space"])
-        self._known = self._run.store.all(self._hash, SPLIT)
+        self._known: dict[float, dict[Architecture, dict[str, float]]] = {}
 
     @cached_property
-    def _supernet(self) -> TrainedSupernet:
+    def supernet(self) -> TrainedSupernet:
+        """The supernet itself."""
         # Weights and data are read only where something has to be computed.
         return open_supernet(self._run)
 
     def metrics(
-        self, architectures: Sequence[Architecture], names: Sequence[str]
+        self, architectures: Sequence[Architecture], names: Sequence[str], share: float = 1.0
     ) -> NDArray[np.float64]:
-        """Metrics of n subnets on the validation split, shape `(n, len(names))`."""
-        computed = {}
+        """Metrics of n subnets on a share of the validation split, shape `(n, len(names))`."""
+        split = stored_split(SPLIT, share)
+        if share not in self._known:
+            self._known[share] = self._run.store.all(self._hash, split)
+        known, computed = self._known[share], {}
         for arch in architectures:
-            if arch not in self._known:
-                known = self._run.store.get(self._hash, arch, SPLIT)
-                if known is None:
-                    model, task = self._supernet.model, self._supernet.task
-                    known = computed[arch] = evaluate(model, task, arch, SPLIT)
-                self._known[arch] = known
+            if arch not in known:
+                found = self._run.store.get(self._hash, arch, split)
+                if found is None:
+                    model, task = self.supernet.model, self.supernet.task
+                    found = computed[arch] = evaluate(model, task, arch, SPLIT, share)
+                known[arch] = found
         if computed:
-            self._run.store.add(self._hash, SPLIT, computed)
-        return np.array([[self._known[arch][name] for name in names] for arch in architectures])
+            self._run.store.add(self._hash, split, computed)
+        return np.array([[known[arch][name] for name in names] for arch in architectures])
 
 
 def stored_supernet(example: str, folder: Path, overrides: Sequence[str]) -> StoredSupernet:

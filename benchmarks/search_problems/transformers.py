@@ -36,6 +36,11 @@ def _supernet(name: str, folder: Path) -> StoredSupernet:
     return stored_supernet(example, folder / name, overrides)
 
 
+def supernet_of(problem: str) -> StoredSupernet:
+    """The supernet `small`, `digits` or `text`; trained at the first use."""
+    return _supernet(problem, SUPERNETS)
+
+
 def _problem(
     name: str,
     title: str,

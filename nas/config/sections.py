@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nas.search.registry import algorithm_names
 
+Number = TypeVar("Number", int, float)
 
-def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
+
+def _increasing(values: tuple[Number, ...]) -> tuple[Number, ...]:
     if list(values) != sorted(set(values)):
         raise ValueError(f"must be increasing; write {sorted(set(values))}")
     return values
@@ -48,7 +50,7 @@ Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
-SchemeName = Literal["fp32", "fp16", "bf16", "w8", "w8a8", "w8a8_dynamic", "w4"]
+SchemeName = Literal["fp32", "fp16", "bf16", "w8", "w8a8", "w8a8_dynamic", "w4", "w4_nbits"]
 Schemes = Annotated[
     tuple[SchemeName, ...],
     BeforeValidator(_listed),
@@ -57,6 +59,11 @@ Schemes = Annotated[
         description="Number formats that each linear layer may have, fp32 among them; empty for "
         "fp32 alone. See docs/quantization.md."
     ),
+]
+Ends = Annotated[
+    tuple[Literal["stem", "head"], ...],
+    BeforeValidator(_listed),
+    Field(description="Which of stem and head have a number format too: stem, head, both or none."),
 ]
 Split = Annotated[
     tuple[Positive, Positive, Positive],
@@ -168,6 +175,7 @@ class VisionSpaceConfig(Section):
         description="Layers in the order in which they are dropped; null drops every other.",
     )
     precision: Schemes = ()
+    precision_ends: Ends = ()
 
 
 class DecoderSpaceConfig(Section):
@@ -187,6 +195,7 @@ class DecoderSpaceConfig(Section):
         description="Layers in the order in which they are dropped; null drops every other.",
     )
     precision: Schemes = ()
+    precision_ends: Ends = ()
 
 
 class TrainingConfig(Section):
@@ -235,6 +244,11 @@ class TrainingConfig(Section):
     threads: Count | None = Field(
         default=None, description="CPU threads of training; null takes all."
     )
+    policy_steps: Whole = Field(
+        default=0,
+        description="Further steps in which subnets have policies of space.precision "
+        "(quantization-aware training); 0 for none.",
+    )
 
 
 class WorkloadConfig(Section):
@@ -265,7 +279,7 @@ class LatencyConfig(Section):
         default=None, description="Device of this run directory whose table transfer starts from."
     )
     correction_subnets: Whole = Field(
-        default=8,
+        default=12,
         description="Whole subnets that are measured: to correct the sum of the blocks, or to "
         "learn from (25 are better then, and 10 for transfer).",
     )
@@ -299,6 +313,19 @@ class SearchConfig(Section):
         default=0.0,
         description="Stop when an evaluation is expected to raise the hypervolume by less than "
         "this share; 0 uses up the budget.",
+    )
+    max_seconds: Positive | None = Field(
+        default=None,
+        description="Begin no evaluations after so many seconds; null sets no limit. A search that "
+        "goes on after an interruption has this time again.",
+    )
+    fidelities: Annotated[
+        tuple[Annotated[Positive, Field(lt=1)], ...], AfterValidator(_increasing)
+    ] = Field(
+        default=(),
+        description="Shares of the validation split that a subnet is judged on first, such as "
+        "[0.25]; only what may be on the front is then judged on more. The budget counts whole "
+        "evaluations: four on a quarter are one.",
     )
     front_size: Count = Field(
         default=16, description="Subnets of the front that are exported, at most."

@@ -9,6 +9,7 @@ from nas.search.feasibility import (
     nearest_feasible,
     require_feasible,
 )
+from nas.search.fidelity import Fidelity
 from nas.search.pareto import hypervolume, non_dominated, select_front
 from nas.search.registry import ALGORITHMS
 from nas.search.result import SearchResult
@@ -18,6 +19,7 @@ __all__ = [
     "Algorithm",
     "AlgorithmFactory",
     "Constraint",
+    "Fidelity",
     "NothingFeasibleError",
     "SearchResult",
     "hypervolume",

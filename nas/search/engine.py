@@ -1,16 +1,19 @@
 """The search loop: asks an algorithm, evaluates, tells, and keeps the record."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from nas.search.candidates import Candidates
 from nas.search.constraints import Constraint, column_of, parse_constraint
 from nas.search.feasibility import nearest_feasible
-from nas.search.problem import Evaluate, Floats, Problem, checked_values
+from nas.search.fidelity import Climb, Fidelity, check_fidelities
+from nas.search.problem import Evaluate, Problem
+from nas.search.record import Record
 from nas.search.registry import algorithm_named
-from nas.search.result import SearchResult, feasible_front
+from nas.search.result import SearchResult, Stop
 from search_spaces import Architecture, SearchSpace
 from search_spaces.errors import UserError
 
@@ -33,6 +36,8 @@ def search(
     batch: int | None = None,
     known: Mapping[Architecture, Sequence[float]] | None = None,
     min_gain: float = 0.0,
+    fidelities: Sequence[Fidelity] = (),
+    max_s: float | None = None,
 ) -> SearchResult:
     """Search for the Pareto front with at most `budget` evaluations.
 
@@ -63,6 +68,12 @@ def search(
         min_gain: Stop when a batch is expected to raise the hypervolume by less than this share for
             each of its evaluations; the batch is not evaluated. 0 never stops so. Algorithms
             without expectations (see `Algorithm.expected_gain`) go on.
+        fidelities: Cheaper evaluations, the cheapest first. Architectures are looked at with them,
+            and those that may be on the front are promoted to the next and in the end to
+            `evaluate`; see `nas.search.fidelity`. `budget` is then what all of that costs
+            together, in full evaluations.
+        max_s: Begin no batch after so many seconds of this call; the result is the beginning of the
+            one without. A resumed search has this time again. None sets no limit.
 
     Returns:
         Everything that was evaluated; `front` is empty if nothing meets the bounds (see
@@ -77,16 +88,22 @@ def search(
     _check_at_least("population", population, 2)
     if not min_gain >= 0:
         raise UserError(f"min_gain {min_gain} is below 0; give a share such as 0.0001, or 0")
+    if max_s is not None and not max_s > 0:
+        raise UserError(f"max_s {max_s} is not above 0; give seconds, or None for no limit")
+    begun_s = time.monotonic()
     if batch is not None:
         _check_at_least("batch", batch, 1)
+    check_fidelities(fidelities)
     start = algorithm_named(algorithm)
-    problem = _problem(space, cheap, budget, constraints, objective_names)
+    most = int(budget / fidelities[0].cost) if fidelities else budget
+    problem = _problem(space, cheap, most, constraints, objective_names)
     anchor = None
     if cheap is not None and problem.cheap_constraints:
         anchor = nearest_feasible(
             space, cheap, problem.cheap_constraints, seed, problem.cheap_names
         )
-    record = _Record(problem)
+    record = Record(problem)
+    climb = Climb(problem, evaluate, fidelities, record)
     rng = np.random.default_rng(seed)
     candidates = Candidates(problem, rng, anchor)
     if known:
@@ -97,20 +114,26 @@ def search(
     )
     if known:
         searcher.tell(tuple(record.architectures), record.values)
-    while record.evaluated < budget:
-        asked = searcher.ask(min(batch or searcher.batch, budget - record.evaluated))
+    stopped: Stop = "budget"
+    while (count := climb.affordable(budget)) > 0:
+        if max_s is not None and time.monotonic() - begun_s >= max_s:
+            stopped = "time"
+            break
+        asked = searcher.ask(min(batch or searcher.batch, count))
         if not asked:
+            climb.use_up(budget)
+            stopped = "space"
             break
         gain = searcher.expected_gain
         if gain is not None and gain < min_gain * len(asked):
+            stopped = "gain"
             break
-        record.expect(gain)
-        costly = evaluate(asked)
-        values = record.add(asked, costly)
-        searcher.tell(asked, values)
+        record.open_batch(asked, gain)
+        searcher.tell(asked, climb(asked, budget))
+        record.close_batch()
         if on_batch is not None:
-            on_batch(record.result())
-    return record.result()
+            on_batch(record.result(climb.spent, climb.left_behind))
+    return replace(record.result(climb.spent, climb.left_behind), stopped=stopped)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:
@@ -158,81 +181,3 @@ def _problem(
         constraints=bounds,
         objective_names=names,
     )
-
-
-class _Record:
-    """The evaluations so far, those known before the search first."""
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        self._known = 0
-        self.architectures: list[Architecture] = []
-        self._seen: set[Architecture] = set()
-        self._rows: list[Floats] = []
-        self._batches: list[int] = []
-        self._expected: list[float | None] = []
-        names = problem.objective_names
-        self._width = None if names is None else len(names) - problem.cheap_width
-
-    @property
-    def evaluated(self) -> int:
-        """Number of evaluations of this search."""
-        return len(self.architectures) - self._known
-
-    @property
-    def values(self) -> Floats:
-        """All columns of all so far, shape `(n, m + k)`."""
-        width = (self._width or 0) + self._problem.cheap_width
-        return np.vstack(self._rows) if self._rows else np.zeros((0, width))
-
-    def add_known(self, known: Mapping[Architecture, Sequence[float]]) -> None:
-        """Begin with what is known.
-
-        Raises:
-            UserError: An architecture is not of the space, or the values are no finite numbers.
-        """
-        space = self._problem.space
-        canonical = [space.architecture(arch) for arch in known]
-        first = {arch: row for row, arch in reversed(list(enumerate(canonical)))}
-        rows = sorted(first.values())
-        costly = [list(values) for values in known.values()]
-        self._add([canonical[row] for row in rows], [costly[row] for row in rows], "known")
-        self._known = len(rows)
-
-    def expect(self, gain: float | None) -> None:
-        """Keep what the next batch is expected to add."""
-        self._expected.append(gain)
-
-    def add(self, asked: Sequence[Architecture], costly: npt.ArrayLike) -> Floats:
-        """Check and keep the values of a batch; all columns, shape `(n, m + k)`."""
-        if len(set(asked)) != len(asked) or not self._seen.isdisjoint(asked):
-            raise RuntimeError("the algorithm asked about an architecture twice")
-        values = self._add(asked, costly, "evaluate")
-        self._batches.append(len(self.architectures))
-        return values
-
-    def _add(self, asked: Sequence[Architecture], costly: npt.ArrayLike, source: str) -> Floats:
-        evaluated = checked_values(costly, asked, self._width, source)
-        self._width = evaluated.shape[1]
-        values = np.hstack([evaluated, self._problem.cheap_values(asked)])
-        self._seen.update(asked)
-        self.architectures += asked
-        self._rows.append(values)
-        return values
-
-    def result(self) -> SearchResult:
-        """All so far."""
-        values = self.values
-        front = feasible_front(values, self._problem.violation(values))
-        values.flags.writeable = False
-        front.flags.writeable = False
-        return SearchResult(
-            architectures=tuple(self.architectures),
-            values=values,
-            front=front,
-            objective_names=self._problem.objective_names,
-            constraints=self._problem.constraints,
-            known=self._known,
-            batches=tuple(self._batches),
-            expected_gains=tuple(self._expected),
-        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from nas.search.constraints import Constraint, total_violation
 from nas.search.pareto import Indices, hypervolume, non_dominated
 from nas.search.problem import Floats
 from search_spaces import Architecture
+
+Stop = Literal["budget", "time", "gain", "space"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,28 +38,35 @@ class SearchResult:
     expected_gains: tuple[float | None, ...] = ()
     """What each batch was expected to add, before it was evaluated: a share of the hypervolume of
     what was evaluated before; None where the algorithm does not say."""
+    spent: float = 0.0
+    """What the search cost, in evaluations; more than those only with lower fidelities."""
+    left_behind: tuple[Architecture, ...] = ()
+    """What was seen at a lower fidelity only, and is not in `architectures`."""
+    stopped: Stop = "budget"
+    """Why it ended: `budget`; `time`; `gain`, when little was expected; `space`, when nothing was
+    left to ask about."""
 
     def violation(self, constraints: Sequence[Constraint] | None = None) -> Floats:
         """Sum of relative violations of the bounds, shape `(n,)`; 0 means feasible."""
         bounds = self.constraints if constraints is None else constraints
         return total_violation(self.values, bounds, self.objective_names)
 
-    def hypervolume_history(self) -> Floats:
-        """Share of the box of all values that is dominated after each batch, shape `(b,)`.
+    def hypervolume(self, count: int | None = None) -> float:
+        """Share of the box of all values that the first `count` dominate; None takes all.
 
         The box spans the best and the worst of every objective in this result, so the figures
-        show the progress of one search; to compare searches use `hypervolume` with one box.
+        show the progress of one search; to compare searches use `nas.search.hypervolume` with
+        one box.
         """
         if len(self.values) == 0:
-            return np.zeros(0)
+            return 0.0
+        values = self.values[:count][self.violation()[:count] == 0]
         ideal, reference = self.values.min(axis=0), self.values.max(axis=0)
-        feasible = self.violation() == 0
-        return np.array(
-            [
-                hypervolume(self.values[:n][feasible[:n]], ideal=ideal, reference=reference)
-                for n in self.batches
-            ]
-        )
+        return hypervolume(values, ideal=ideal, reference=reference)
+
+    def hypervolume_history(self) -> Floats:
+        """`hypervolume` after each batch, shape `(b,)`."""
+        return np.array([self.hypervolume(count) for count in self.batches])
 
 
 def feasible_front(values: Floats, violation: Floats) -> Indices:

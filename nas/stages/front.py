@@ -18,6 +18,7 @@ from nas.progress import progress
 from nas.run import Run
 from nas.search import parse_constraint
 from nas.stages.exporter import Exported, Exporter
+from nas.stages.policies import measure_sensitivities
 from nas.stages.search import check_search
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from search_spaces import Architecture, InfeasibleError, UserError
@@ -76,6 +77,7 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             "mode": exporter.lab.timing.mode,
             "objectives": list(exporter.objectives.names),
             "subnets": subnets,
+            **_sensitivities(supernet),
         },
     )
     _remove_stale(run.directory.exports, {subnet.name for subnet in exported})
@@ -133,6 +135,10 @@ def describe(
         "name": subnet.name,
         "architecture": dict(arch),
         "values": list(values),
+        "values_on_test": [
+            test[name] if name in objectives.evaluated else value
+            for name, value in zip(objectives.names, values, strict=True)
+        ],
         "predicted_latency_ms": first["predicted_ms"],
         "measured_latency_ms": first["measured_ms"],
         "workloads": workloads,
@@ -180,6 +186,15 @@ def _other_schemes(exporter: Exporter, arch: Architecture) -> dict[str, Any]:
             },
         }
     return {"uniform": found} if found else {}
+
+
+def _sensitivities(supernet: TrainedSupernet) -> dict[str, Any]:
+    """Of the largest subnet, to explain the policies; nothing where there is no choice."""
+    if not supernet.space.precision:
+        return {}
+    largest = supernet.space.uniform(2)[-1]
+    losses = measure_sensitivities(supernet, largest)
+    return {"sensitivities": {"subnet": "largest", "losses": losses}}
 
 
 def measured_json(measurement: Measurement) -> dict[str, Any]:

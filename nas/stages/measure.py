@@ -24,7 +24,7 @@ from nas.stages.resources import fit_resources, wanted_resources
 from nas.stages.supernet import build_space
 from nas.stages.whole_subnets import WholeSubnet
 from predictors.protocol import ArchitecturePredictor
-from predictors.table import Correction
+from predictors.table import TablePredictor
 from search_spaces import TransformerSpace, UserError
 
 Fits = dict[str, tuple[ArchitecturePredictor, dict[str, Any]]]
@@ -59,7 +59,9 @@ def measure_device(run: Run, space: TransformerSpace | None = None) -> dict[str,
 
         def keep(table: LatencyTable) -> None:
             if lab.tables.keep(table):
-                rough = {name: Correction().to_json() for name in lab.workloads}
+                rough = {
+                    name: TablePredictor(lab.space, table, name).to_json() for name in lab.workloads
+                }
                 _write_table(lab, table, rough, [])
 
         table, fits, whole = prepare(lab, keep)

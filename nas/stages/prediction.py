@@ -16,7 +16,7 @@ from predictors.choice import choose
 from predictors.learned import LearnedPredictor
 from predictors.protocol import ArchitecturePredictor
 from predictors.regressors import REGRESSORS
-from predictors.table import Correction, TablePredictor
+from predictors.table import TablePredictor
 from predictors.transfer import TransferPredictor
 from search_spaces import (
     Architecture,
@@ -84,12 +84,12 @@ class Prediction:
         candidates = self._candidates()
         if not architectures and "table" in candidates:
             table = TablePredictor(self.space, self.table, self.workload)
-            return table, table.correction.to_json()
+            return table, table.to_json()
         choice = choose(candidates, architectures, latency_ms, noise=noise)
         chosen = choice.predictor
         errors = {name: round(error, 6) for name, error in choice.errors.items()}
         if isinstance(chosen, TablePredictor):
-            return chosen, {**chosen.correction.to_json(), "cross_validation_mape": errors}
+            return chosen, {**chosen.to_json(), "cross_validation_mape": errors}
         assert isinstance(chosen, LearnedPredictor | TransferPredictor)
         fitted = {"kind": choice.name, "std": chosen.std, "subnets": len(architectures)}
         if choice.name == "transfer":
@@ -99,10 +99,7 @@ class Prediction:
     def read(self, fit: Mapping[str, Any], whole: Whole) -> ArchitecturePredictor:
         """The predictor that `fit` described: fitted again on the whole subnets of the file."""
         if fit["kind"] == "factors":
-            correction = Correction(
-                coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
-            )
-            return TablePredictor(self.space, self.table, self.workload, correction)
+            return TablePredictor(self.space, self.table, self.workload).restore(fit)
         measured = [
             (self.space.architecture(entry["architecture"]), entry["measured_ms"])
             for entry in whole
@@ -154,9 +151,7 @@ class Prediction:
         predictor = TablePredictor(self.space, rows, self.workload)
         fit = data["corrections"][self.workload]
         if fit["kind"] == "factors":
-            predictor.correction = Correction(
-                coefficients=tuple(fit["coefficients"]), std=fit["std"], subnets=fit["subnets"]
-            )
+            predictor.restore(fit)
         return predictor
 
 

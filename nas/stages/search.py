@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nas.config import COSTS, QUALITIES
 from nas.progress import progress
 from nas.run import Run
 from nas.search import (
+    Fidelity,
     nearest_feasible,
     non_dominated,
     parse_constraints,
@@ -150,17 +152,15 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     before = run.store.count()
     start = SearchStart(run, supernet.hash, _identity(run, objectives))
 
-    def evaluate(architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+    def evaluate(architectures: Sequence[Architecture], share: float = 1.0) -> NDArray[np.float64]:
         start.keep()
-        found = supernet.metrics(architectures, "validation")
+        found = supernet.metrics(architectures, "validation", share)
         return np.array([[metrics[name] for name in objectives.evaluated] for metrics in found])
 
     with progress(run.console, "Searching", settings.budget) as update:
 
         def report(result: SearchResult) -> None:
-            done = len(result.architectures) - result.known
-            found = len(objectives.front(result))
-            update(done, f"{done} subnets, {found} on the front")
+            update(result.spent, _progress(result, len(objectives.front(result))))
 
         result = search(
             space,
@@ -176,6 +176,11 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             population=settings.population,
             known=start.known(objectives.evaluated, space),
             min_gain=settings.min_gain,
+            max_s=settings.max_seconds,
+            fidelities=[
+                Fidelity(evaluate=partial(evaluate, share=share), cost=share)
+                for share in settings.fidelities
+            ],
         )
     require_feasible(result)
     front = objectives.front(result)
@@ -196,6 +201,8 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             "budget": settings.budget,
             "seed": run.config.seed,
             "known": result.known,
+            "fidelities": list(settings.fidelities),
+            "left_behind": len(result.left_behind),
             "evaluated": [
                 {"architecture": dict(arch), "values": row}
                 for arch, row in zip(result.architectures, values.tolist(), strict=True)
@@ -215,19 +222,36 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         "evaluated": len(result.architectures),
         "known_before": result.known,
         "evaluated_now": new,
+        "stopped_by": result.stopped,
         "front": len(front),
     }
+
+
+def _progress(result: SearchResult, front: int) -> str:
+    """How far a search is, in words."""
+    evaluated = len(result.architectures) - result.known
+    words = [f"{evaluated} subnets, {front} on the front"]
+    if result.left_behind:
+        words.append(f"{len(result.left_behind)} left behind")
+    words.append(f"hypervolume {result.hypervolume():.4f}")
+    gain = result.expected_gains[-1] if result.expected_gains else None
+    if gain is not None:
+        words.append(f"last batch expected to add {100 * gain:.2g} %")
+    return ", ".join(words)
 
 
 def _identity(run: Run, objectives: Objectives) -> dict[str, Any]:
     """What tells one search from another; more budget only makes it longer."""
     settings = run.config.search
+    # Left out where there are none: searches that began before there were any go on.
+    fidelities = {"fidelities": list(settings.fidelities)} if settings.fidelities else {}
     return {
         "objectives": list(objectives.columns),
         "bounds": list(settings.bounds),
         "algorithm": settings.algorithm,
         "population": settings.population,
         "seed": run.config.seed,
+        **fidelities,
     }
 
 

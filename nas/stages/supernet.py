@@ -39,7 +39,7 @@ def open_task(config: Config) -> Task:
 def _space(config: Config, task: Task, *, policies: bool = True) -> TransformerSpace:
     fields = config.space.model_dump(mode="json")
     if not policies:
-        fields.pop("precision")
+        fields = {k: v for k, v in fields.items() if k not in ("precision", "precision_ends")}
     if config.task.kind == "image-classification":
         fields |= {
             "image_size": config.task.image_size,
@@ -67,27 +67,41 @@ class TrainedSupernet:
         return self.model.space
 
     def metrics(
-        self, architectures: Sequence[Architecture], split: SplitName
+        self, architectures: Sequence[Architecture], split: SplitName, share: float = 1.0
     ) -> list[dict[str, float]]:
-        """Metrics of subnets on a split; each is computed once, ever, and kept in the store."""
+        """Metrics of subnets on a split; each is computed once, ever, and kept in the store.
+
+        Args:
+            architectures: The subnets.
+            split: Name of the split.
+            share: Share of it to judge them on; the store keeps every share by itself.
+        """
+        key = stored_split(split, share)
         results = []
         for arch in architectures:
-            known = self.run.store.get(self.hash, arch, split)
+            known = self.run.store.get(self.hash, arch, key)
             if known is None:
                 self.run.store.add(
-                    self.hash, split, {arch: evaluate(self.model, self.task, arch, split)}
+                    self.hash, key, {arch: evaluate(self.model, self.task, arch, split, share)}
                 )
                 # Read back: the first evaluation of an architecture is the one that counts.
-                known = self.run.store.get(self.hash, arch, split)
+                known = self.run.store.get(self.hash, arch, key)
                 assert known is not None
             results.append(known)
         return results
 
 
 @torch.inference_mode()
-def evaluate(model: Supernet, task: Task, arch: Architecture, split: SplitName) -> dict[str, float]:
-    """Metrics of one subnet inside the supernet."""
-    return task.metrics(lambda inputs: model(inputs, arch), split)
+def evaluate(
+    model: Supernet, task: Task, arch: Architecture, split: SplitName, share: float = 1.0
+) -> dict[str, float]:
+    """Metrics of one subnet inside the supernet, on a share of a split."""
+    return task.metrics(lambda inputs: model(inputs, arch), split, share)
+
+
+def stored_split(split: SplitName, share: float) -> str:
+    """What the store calls a share of a split: never what it calls another one."""
+    return split if share == 1 else f"{split}:{share!r}"
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -105,10 +119,10 @@ def train(run: Run) -> dict[str, Any]:
     task = open_task(config)
     write_json(directory.splits, {"schema": 1, **task.record})
     torch.manual_seed(config.seed)
-    # Training knows of no policies: the weights serve every one, and are the same without any
+    # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
     settings = config.training
-    with progress(run.console, "Training", settings.steps) as update:
+    with progress(run.console, "Training", settings.steps + settings.policy_steps) as update:
 
         def log(entry: dict[str, Any]) -> None:
             remaining_s = entry.pop("remaining_s")
@@ -143,6 +157,8 @@ def train(run: Run) -> dict[str, Any]:
             log_every=settings.log_every,
             on_log=log,
             identity={"data": task.record, "threads": torch.get_num_threads()},
+            policies=_space(config, task) if settings.policy_steps else None,
+            policy_steps=settings.policy_steps,
         )
         result = trainer.run()
     model.eval()

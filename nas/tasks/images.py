@@ -14,7 +14,7 @@ from nas.tasks.image_data import ImageData, digits
 from nas.tasks.image_folder import read_folder
 from nas.tasks.metrics import classification_metrics, correct_predictions, cross_entropies
 from nas.tasks.parameters import at_least
-from nas.tasks.partition import Indices, check_fractions, digest, stratified
+from nas.tasks.partition import Indices, check_fractions, digest, part_of, stratified
 from nas.tasks.streams import stream
 from nas.tasks.task import SPLITS, SplitName
 from search_spaces.errors import UserError
@@ -151,20 +151,23 @@ class ImageClassification:
         images = self.augmentation.warp(self._images[chosen].float(), rng)
         return self.augmentation.cut(self._normalise(images), rng), self._labels[chosen]
 
-    def split(self, name: SplitName) -> Iterator[tuple[Tensor, Tensor]]:
+    def split(self, name: SplitName, share: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over a split in fixed order (see `Task.split`); the last batch may be smaller."""
-        indices = self._indices[name]
+        indices = part_of(self._indices[name], share, name)
         for start in range(0, len(indices), self.evaluation_batch_size):
             chosen = indices[start : start + self.evaluation_batch_size]
             yield self._normalise(self._images[chosen].float()), self._labels[chosen]
 
     @torch.no_grad()
     def metrics(
-        self, forward: Callable[[Tensor], Tensor | NDArray[Any]], split: SplitName
+        self,
+        forward: Callable[[Tensor], Tensor | NDArray[Any]],
+        split: SplitName,
+        share: float = 1.0,
     ) -> dict[str, float]:
         """Return accuracy, error and cross_entropy (nats), `_se` of each, and n images."""
         nats, correct = [], []
-        for images, labels in self.split(split):
+        for images, labels in self.split(split, share):
             logits = forward(images)
             nats.append(cross_entropies(logits, labels))
             correct.append(correct_predictions(logits, labels))

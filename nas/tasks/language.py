@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.tasks.corpus import Document, corpus_digest, read_corpus, split_documents
 from nas.tasks.metrics import cross_entropies, language_metrics
 from nas.tasks.parameters import at_least
-from nas.tasks.partition import check_fractions
+from nas.tasks.partition import check_fractions, part_of
 from nas.tasks.streams import stream
 from nas.tasks.task import SPLITS, SplitName
 from nas.tasks.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer, tokenizer_digest
@@ -143,23 +143,26 @@ class LanguageModelling:
         )
         return self._crops(tokens, starts)
 
-    def split(self, name: SplitName) -> Iterator[tuple[Tensor, Tensor]]:
+    def split(self, name: SplitName, share: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the windows of a split (see `Task.split`); the last batch may be smaller."""
-        windows = self._windows[name]
+        windows = part_of(self._windows[name], share, name)
         for start in range(0, len(windows), self.evaluation_batch_size):
             chosen = windows[start : start + self.evaluation_batch_size]
             yield self._crops(self._tokens[name], chosen * self.context)
 
     @torch.no_grad()
     def metrics(
-        self, forward: Callable[[Tensor], Tensor | NDArray[Any]], split: SplitName
+        self,
+        forward: Callable[[Tensor], Tensor | NDArray[Any]],
+        split: SplitName,
+        share: float = 1.0,
     ) -> dict[str, float]:
         """Return cross_entropy (nats per token), bits_per_byte, perplexity, `_se` and n tokens.
 
         How the standard errors are got is said at `language_metrics`.
         """
         nats, lengths = [], []
-        for inputs, targets in self.split(split):
+        for inputs, targets in self.split(split, share):
             nats.append(cross_entropies(forward(inputs), targets))
             lengths.append(self.tokenizer.lengths[targets.numpy()])
         return language_metrics(np.concatenate(nats), np.concatenate(lengths))

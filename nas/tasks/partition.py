@@ -111,6 +111,21 @@ def by_size(
     return parts
 
 
+def part_of(samples: Indices, share: float, split: SplitName) -> Indices:
+    """Take a share of a split's samples, evenly spread; all of them for 1.
+
+    Raises:
+        UserError: These are fewer than two, of which no spread is known.
+    """
+    count = round(share * len(samples))
+    if count < min(2, len(samples)):
+        raise UserError(
+            f"{share:g} of the {len(samples)} samples of the {split} split are {count}, fewer than "
+            "2; raise search.fidelities, or leave it out"
+        )
+    return samples[np.arange(count, dtype=np.int64) * len(samples) // count]
+
+
 def digest(*arrays: NDArray[np.generic]) -> str:
     """Return the sha256 of shapes, types and contents, as 64 hex digits."""
     sha = hashlib.sha256()

@@ -54,16 +54,25 @@ class Task(Protocol):
             Inputs `(batch_size, ...)` and int64 targets, `(batch_size, ...)`; both fresh tensors.
         """
 
-    def split(self, name: SplitName) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over a split in fixed order and fixed batches, without augmentation."""
+    def split(self, name: SplitName, share: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over a split in fixed order and fixed batches, without augmentation.
 
-    def metrics(self, forward: Forward, split: SplitName) -> dict[str, float]:
+        Args:
+            name: Name of the split.
+            share: Share of its samples to take, evenly spread, above 0; always the same ones.
+
+        Raises:
+            UserError: These are fewer than two samples.
+        """
+
+    def metrics(self, forward: Forward, split: SplitName, share: float = 1.0) -> dict[str, float]:
         """Judge a model on a split.
 
         Args:
             forward: Maps an input batch of `split` to logits `(*targets.shape, num_classes)`, as a
                 tensor or an array: a runtime's outputs are judged by the same code.
             split: Name of the split.
+            share: Share of its samples to judge on, see `split`.
 
         Returns:
             Metrics, their standard errors as `<metric>_se`, and `n`, the number of predictions.

@@ -13,7 +13,7 @@ from benchmarks import fidelity, kill, latency, predictors, results
 from benchmarks.overhead import SPACES
 from latency.measurement import Measurement
 from nas.config import validate
-from search_spaces import Architecture, UserError
+from search_spaces import Architecture, UserError, VisionTransformerSpace
 from supernet.families import build_supernet
 
 pytestmark = pytest.mark.slow
@@ -21,15 +21,20 @@ pytestmark = pytest.mark.slow
 SPACE = SPACES["digits"]
 BENCHMARKS = [
     "fidelity",
+    "int8_pays",
     "kill",
     "latency",
+    "low_bits",
+    "outlier_cost",
     "overhead",
     "policy_search",
     "predictor_choice",
     "predictors",
     "quantization",
     "search",
+    "search_fidelities",
     "search_kill",
+    "search_stopping",
     "second_device",
 ]
 
@@ -309,3 +314,36 @@ def test_counting_leaves_no_trace(monkeypatch):
             second_device.supernet_stage.evaluate(SimpleNamespace(), None, arch, "test")
     assert computed == {("test", arch): 2}
     assert second_device.supernet_stage.evaluate is before
+
+
+def test_int8_pays_from_where_it_saves_to_the_largest_width():
+    from benchmarks.int8_pays import thresholds, thresholds_table
+    from latency.table import LatencyTable, TableRow
+
+    space = VisionTransformerSpace(
+        **{k: v for k, v in SPACE.to_json().items() if k != "family"}, precision=("fp32", "w8a8")
+    )
+
+    def row(block):
+        # Saves a hundredth of the FFN width; never in attention, where it costs
+        saved = 0.01 * dict(block.widths).get("ffn", -100) * len(block.precision)
+        return TableRow(
+            block=block,
+            workload="latency",
+            latency_ms=30.0 - saved,
+            low_ms=0.0,
+            high_ms=0.0,
+            sessions=3,
+            status="ok",
+        )
+
+    found = thresholds(space, LatencyTable(map(row, space.timed_blocks())), ["latency"])
+    assert len(found) == 4 * len(space.choices["embed"])
+    widths = space.choices["ffn.0"]
+    for one in found:
+        expected = None
+        if one["part"].startswith("ffn"):
+            expected = min(width for width in widths if 0.01 * width >= 0.02 * 30)
+            assert one["times"] == pytest.approx(30 / (30 - 0.01 * max(widths)))
+        assert one["least"] == expected
+    assert "never" in thresholds_table(found)

@@ -9,6 +9,7 @@ from latency.grid import GRID_POINTS, HELD_OUT, STEP_BLOCKS, WHOLE_BLOCKS, plan,
 from latency.interpolation import UNKNOWN_STD, interpolate
 from latency.table import TableRow, fill_in
 from search_spaces import Block, DecoderSpace, VisionTransformerSpace
+from search_spaces.schemes import SCHEMES
 
 SMALL = VisionTransformerSpace(
     image_size=8,
@@ -30,6 +31,10 @@ DENSE = DecoderSpace(
     heads=(1, 2, 4, 8),
     ffn=range(16, 1025, 16),
 )
+MIXED = VisionTransformerSpace(
+    **{k: v for k, v in SMALL.to_json().items() if k != "family"}, precision=tuple(SCHEMES)
+)
+"""Four arithmetics, and so sixteen policies of a block."""
 
 
 def rows(measured):
@@ -48,16 +53,17 @@ def rows(measured):
     }
 
 
-@pytest.mark.parametrize("space", [SMALL, DENSE], ids=["small", "dense"])
+@pytest.mark.parametrize("space", [SMALL, DENSE, MIXED], ids=["small", "dense", "mixed"])
 @pytest.mark.parametrize("grid", [None, 2, 3, 5, 1000])
 def test_every_step_leaves_a_table_of_the_whole_space(space, grid):
     """Also where the search would go to the corners: nothing lies outside of what is measured."""
-    blocks = space.all_blocks()
+    blocks = space.timed_blocks()
     chosen = plan(blocks, grid)
     assert len(set(chosen.blocks)) == len(chosen.blocks)
     assert set(chosen.blocks) <= set(blocks)
-    assert chosen.held_out <= set(chosen.steps[0])
-    assert max(len(step) for step in chosen.steps) <= STEP_BLOCKS
+    assert {block for block in chosen.held_out if not block.precision} <= set(chosen.steps[0])
+    assert max(len(step) for step in chosen.steps[1:] or chosen.steps) <= STEP_BLOCKS
+    assert len(chosen.steps[0]) <= 2 * STEP_BLOCKS
     measured = {}
     for step in chosen.steps:
         measured |= dict.fromkeys(step, 1.0)
@@ -80,6 +86,32 @@ def test_small_spaces_are_measured_whole_and_dense_ones_on_a_grid():
     assert len(apart) == HELD_OUT
     assert not {point(b)[1] for b in apart} & {point(b)[1] for b in ffn}
     assert set(plan(DENSE.all_blocks(), 64).blocks) == set(DENSE.all_blocks())
+
+
+def test_schemes_that_were_not_measured_together_add_up():
+    """After the first step all is known of a device where they do."""
+    blocks, saved = MIXED.timed_blocks(), {"w8a8": 3e-4, "w8a8_dynamic": 2e-4, "w4_nbits": -1e-4}
+
+    def law(block):
+        embed, width = point(block)
+        part = 1e-5 * embed * width
+        return 1.0 + 1e-3 * embed + part - sum(saved[name] * embed for _, name in block.precision)
+
+    chosen = plan(blocks)
+    first = {block: law(block) for block in chosen.steps[0]}
+    table = fill_in(rows(first), ["latency"], blocks, chosen.held_out)
+    for row in table.rows:
+        assert row.latency_ms == pytest.approx(law(row.block), rel=1e-9)
+    sums = [error for error in table.interpolation if error.method == "sum"]
+    assert [error.kind.split()[0] for error in sums] == ["attention", "ffn"]
+    assert all((error.held_out, error.std) == (0, UNKNOWN_STD) for error in sums)
+    # What was measured together says how far off sums are
+    both = [block for block in blocks if block.kind == "ffn" and len(block.precision) > 1][:8]
+    first |= {block: 1.1 * law(block) for block in both}
+    table = fill_in(rows(first), ["latency"], blocks, chosen.held_out)
+    (error,) = (e for e in table.interpolation if e.kind == "ffn (several schemes)")
+    assert (error.held_out, error.worst) == (8, pytest.approx(1 / 11))
+    assert error.std == pytest.approx(1 / 11)
 
 
 def test_the_same_space_gives_the_same_plan():

@@ -183,7 +183,7 @@ def rename(old, new):
         (put("widths", '{"embed": 1.5}'), "widths: embed 1.5 is not a whole number"),
         (
             put("widths", '{"precision.qkv": "int8"}'),
-            "widths: precision.qkv 'int8' is not one of w4, w8a8_dynamic, w8a8, w8, bf16",
+            "widths: precision.qkv 'int8' is not one of w4_nbits, w4, w8a8_dynamic, w8a8, w8, bf16",
         ),
         (put("fingerprint", '{"cpu": 1}'), "fingerprint: cpu 1 is not a text"),
         (put("provenance", '{"models":'), "provenance '.*' is not a JSON object"),

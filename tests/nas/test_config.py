@@ -179,6 +179,20 @@ def test_a_run_directory_is_a_configuration(images):
             "search.algorithm=nsga9",
             'command line: search.algorithm is "nsga9": it must be one of auto, age-moea2, ',
         ),
+        (
+            "search.fidelities=[0.25,1]",
+            "command line: search.fidelities[1] is 1; it must be less than 1",
+        ),
+        (
+            "search.fidelities=[0]",
+            "command line: search.fidelities[0] is 0; it must be more than 0",
+        ),
+        (
+            "search.fidelities=[0.5,0.25]",
+            "command line: search.fidelities is [0.5, 0.25]: it must be increasing; write "
+            "[0.25, 0.5]",
+        ),
+        ("search.fidelities=0.25", "command line: search.fidelities is 0.25; it must be a list"),
         ("steps=3", "command line: steps is not a known key; did you mean training.steps?"),
         ("trainin.steps=3", "command line: trainin is not a known key; did you mean training?"),
         (
@@ -233,7 +247,12 @@ def test_a_run_directory_is_a_configuration(images):
         (
             "space.precision=[fp32,int8]",
             'command line: space.precision[1] is "int8"; it must be one of fp32, fp16, bf16, w8, '
-            "w8a8, w8a8_dynamic or w4",
+            "w8a8, w8a8_dynamic, w4 or w4_nbits",
+        ),
+        (
+            "training.policy_steps=200",
+            "my.yaml with the command line: training.policy_steps is 200, but space.precision has "
+            "no scheme beside fp32; name some, such as [fp32, w4], or leave policy_steps out",
         ),
         ("space.embed=64", "command line: space.embed is 64; it must be a list, such as [1, 2]"),
         (

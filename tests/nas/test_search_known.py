@@ -127,6 +127,7 @@ def test_it_stops_when_little_is_expected(first):
         gains = np.array(result.expected_gains)
         assert (gains >= least * sizes).all()
     assert late.architectures[: len(early.architectures)] == early.architectures
+    assert early.stopped == late.stopped == "gain"
 
 
 def first_end(first):

@@ -25,6 +25,7 @@ from latency.timing import TimingConfig
 from nas.cli import main
 from nas.events import read_lines
 from nas.store import EvaluationStore
+from predictors.correction import SMOOTH_STD
 from search_spaces import Architecture, Block, Workload, space_from_json
 from supernet.checkpoint import load_supernet, load_weights
 from supernet.families import build_supernet
@@ -273,11 +274,14 @@ def test_values_are_those_of_store_and_table(name, request):
         for workload, value in zip(table["workloads"], predicted, strict=True):
             fit = table["corrections"][workload]
             factors = dict(zip(fit["terms"], fit["coefficients"], strict=True))
-            total = sum(
-                factors[block.kind] * latency[workload, block]["latency_ms"]
-                for block in space.blocks(arch)
+            rows = [latency[workload, block] for block in space.blocks(arch)]
+            total = sum(factors[row["kind"]] * row["latency_ms"] for row in rows)
+            size = math.log(sum(row["latency_ms"] for row in rows)), math.log(len(rows))
+            rest = sum(
+                weight * SMOOTH_STD**2 * math.exp(-(math.dist(size, place) ** 2) / 2)
+                for weight, place in zip(fit["weights"], fit["places"], strict=True)
             )
-            assert value == pytest.approx(total, rel=1e-9)
+            assert value == pytest.approx(total / (1 - rest), rel=1e-9)
     assert len(table["whole"]) == len(table["workloads"]) * fit["subnets"]
     assert all(row["measured_ms"] > 0 and row["predicted_ms"] > 0 for row in table["whole"])
 
@@ -405,9 +409,9 @@ def test_a_second_device_evaluates_nothing_that_is_known(copied, monkeypatch):
     evaluated = []
     evaluate = nas.stages.supernet.evaluate
 
-    def spy(model, task, arch, split):
+    def spy(model, task, arch, split, share):
         evaluated.append((split, arch))
-        return evaluate(model, task, arch, split)
+        return evaluate(model, task, arch, split, share)
 
     def forbidden(*arguments, **keywords):
         raise AssertionError("done again")
@@ -463,6 +467,42 @@ def test_a_device_without_a_table_is_searched(copied, kind, more):
     values = [point["values"][-1] for point in load(copied / "search.cpu-1t.json")["evaluated"]]
     assert min(values) > 0
     assert main(["search", "digits.yaml", "--device", "cpu-1t"]) == 2  # of another predictor
+
+
+def test_a_quarter_of_the_split_is_never_taken_for_the_whole(copied, capsys):
+    capsys.readouterr()
+    assert main(["search", "digits.yaml", "search.fidelities=[0.001]"]) == 2
+    assert "0.001 of the 362 samples of the validation split are 0, fewer than 2; raise " in (
+        capsys.readouterr().err
+    )
+    before = rows(copied)[0]
+    arguments = ["search", "digits.yaml", "search.fidelities=[0.25]", "search.budget=40"]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert re.search(r"\d on the front, .*hypervolume 0\.\d{4}", told.err)
+    assert re.search(r"stopped by: +space", told.out)
+    found = load(copied / "search.json")
+    more = rows(copied)[0][len(before) :]
+    looked = {arch for _, split, arch in more if split == "validation:0.25"}
+    judged = {arch for _, split, arch in more if split == "validation"}
+    assert looked
+    assert judged <= looked
+    assert {split for _, split, _ in more} == {"validation", "validation:0.25"}
+    assert found["left_behind"] == len(looked - judged)
+    with closing(connect(copied / "run.db")) as connection:
+        whole = EvaluationStore(connection).all(
+            load(copied / "supernet.json")["hash"], "validation"
+        )
+        quarter = EvaluationStore(connection).all(found["supernet"], "validation:0.25")
+    assert {metrics["n"] for metrics in quarter.values()} == {90}
+    for point in found["evaluated"]:
+        metrics = whole[Architecture(point["architecture"])]
+        assert metrics["n"] == 362
+        assert point["values"][0] == metrics["error"]
+    assert main(arguments) == 0
+    assert load(copied / "search.json") == found
+    assert rows(copied)[0] == before + more
 
 
 # Bounds.

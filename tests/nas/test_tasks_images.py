@@ -359,3 +359,26 @@ def test_bad_splits_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "test" / "c").rmdir()
     with pytest.raises(UserError, match="holds 1 images, and a split needs at least 2"):
         load(tmp_path)
+
+
+def test_a_share_of_a_split_is_always_the_same_part_of_it(digits: ImageClassification) -> None:
+    every = torch.cat([images for images, _ in digits.split("validation")])
+    labels = torch.cat([labels for _, labels in digits.split("validation")])
+    some = torch.cat([images for images, _ in digits.split("validation", 0.25)])
+    part = torch.cat([labels for _, labels in digits.split("validation", 0.25)])
+    assert len(some) == round(0.25 * len(every)) == len(part)
+    places = [int((every == one).flatten(1).all(dim=1).nonzero()[0, 0]) for one in some]
+    assert set(np.diff(places)) <= {3, 4, 5}
+    assert torch.equal(labels[places], part)
+    assert torch.equal(some, torch.cat([x for x, _ in digits.split("validation", 0.25)]))
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :10]
+
+    assert digits.metrics(forward, "validation", 1.0) == digits.metrics(forward, "validation")
+    quarter = digits.metrics(forward, "validation", 0.25)
+    assert quarter["n"] == len(some)
+    nats = -torch.log_softmax(some.flatten(1)[:, :10].double(), 1).gather(1, part[:, None])
+    assert quarter["cross_entropy"] == pytest.approx(float(nats.mean()), rel=1e-6)
+    with pytest.raises(UserError, match=r"are 1, fewer than 2; raise search\.fidelities"):
+        digits.metrics(forward, "validation", 1 / len(every))

@@ -331,3 +331,14 @@ def test_bad_texts_are_one_clear_line(tmp_path: Path) -> None:
     assert "the train text has 4 tokens, fewer than the 129 that task.context" in message(path)
     path.write_bytes(b"abc\xe9def")
     assert f"text file {path} is not UTF-8 at byte offset 3 (0xe9); convert" in message(path)
+
+
+def test_a_share_of_a_split_is_whole_windows_evenly_spread(stdlib: LanguageModelling) -> None:
+    every = torch.cat([inputs for inputs, _ in stdlib.split("validation")])
+    some = torch.cat([inputs for inputs, _ in stdlib.split("validation", 0.25)])
+    assert len(some) == len(every) // 4
+    assert torch.equal(some, every[::4])
+    metrics = stdlib.metrics(forward(256), "validation", 0.25)
+    assert metrics["n"] == some.numel()
+    with pytest.raises(UserError, match="fewer than 2"):
+        stdlib.metrics(forward(256), "validation", 0.01)

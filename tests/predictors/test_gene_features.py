@@ -50,3 +50,14 @@ def test_size_counts_what_is_there():
     assert ends.shape == (2, 2)
     assert (ends[1] > ends[0]).all()
     assert GeneFeatures(SearchSpace({"a": (0, 1)})).size(np.array([[1]])).tolist() == [[1.0]]
+
+
+def test_a_scheme_tells_less_than_a_width():
+    space = SearchSpace({"width": (1, 2), "precision.qkv.0": ("w8", "fp32")})
+    features = GeneFeatures(space)
+    width, scheme = (np.ptp(column) for column in features(everything(space)).T)
+    assert 0 < scheme < width / 5
+    # Nor is a network smaller for it
+    assert len(np.unique(features.size(everything(space)))) == 2
+    only = SearchSpace({"precision.qkv.0": ("w8", "fp32"), "precision.qkv.1": ("w8", "fp32")})
+    assert len(np.unique(GeneFeatures(only).size(everything(only)))) == 3

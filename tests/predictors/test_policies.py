@@ -8,11 +8,10 @@ import pytest
 from predictors.blocks import BlockCounts
 from predictors.policies import slow_blocks
 from predictors.proposals import propose
-from search_spaces import DecoderSpace, VisionTransformerSpace
-from search_spaces.schemes import FULL, PARTS, SCHEMES
-from tests.search_spaces.test_transformer_spaces import TEXT, VISION
+from search_spaces.schemes import FULL, PARTS
+from tests.search_spaces.policy_spaces import FEW, policy_space
 
-SPACE = VisionTransformerSpace(**VISION, precision=("fp32", "w8", "w8a8"))
+SPACE = policy_space("vit", FEW)
 
 
 def latency(block):
@@ -20,10 +19,10 @@ def latency(block):
     block = block.timed
     widths = {part: sum(map(sum, shapes)) for part, shapes in SPACE.linears(block).items()}
     saved = sum(widths[part] - 40 for part, _ in block.precision)
-    return 1000.0 - saved
+    return 100.0 - saved
 
 
-@pytest.mark.parametrize("space", [SPACE, DecoderSpace(**TEXT, precision=tuple(SCHEMES))])
+@pytest.mark.parametrize("space", [SPACE, policy_space("decoder")])
 def test_blocks_are_counted_with_their_schemes(space):
     counts, rng = BlockCounts(space), np.random.default_rng(0)
     sample = [space.sample(rng) for _ in range(40)]
@@ -57,7 +56,7 @@ def test_under_every_workload():
 
 
 def test_proposals_are_the_best_within_their_bounds():
-    space = VisionTransformerSpace(**{**VISION, "depth": (1,)}, precision=("fp32", "w8", "w8a8"))
+    space = policy_space("vit", FEW, depth=(1,))
     arch = space.with_scheme(space.largest, FULL)
     rng = np.random.default_rng(0)
     losses = {

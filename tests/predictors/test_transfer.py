@@ -24,12 +24,17 @@ def source(law, rng):
     return predictor.fit(architectures, measured_whole(law, architectures, 0.01, rng))
 
 
+def spread(predictor, count, rng):
+    """Subnets of all latencies."""
+    return sample_by_cost(SPACE, lambda arch: predictor.predict([arch])[0][0], count, rng)
+
+
 def trial(seed, subnets, noise=0.01):
     """A predictor fitted on a new device, and what 40 unseen subnets take there."""
     rng = np.random.default_rng(seed)
     known, new = random_device(rng), random_device(rng)
     other = source(known, rng)
-    fitted = sample_by_cost(SPACE, other.latency_ms, subnets, rng)
+    fitted = spread(other, subnets, rng)
     latency = measured_whole(new, fitted, noise, rng)
     unseen = [arch for arch in draw(50, rng) if arch not in fitted][:40]
     truth = measured_whole(new, unseen, noise, rng)
@@ -40,7 +45,10 @@ def test_a_device_that_is_only_slower_takes_two_subnets():
     rng = np.random.default_rng(0)
     law = random_device(rng)
     other = source(law, rng)
-    fitted, unseen = sample_by_cost(SPACE, other.latency_ms, 2, rng), draw(40, rng)
+    fitted, unseen = (
+        spread(other, 2, rng),
+        draw(40, rng),
+    )
     latency = 7 * measured_whole(law, fitted, 0.005, rng)
     mean, std = TransferPredictor(other).fit(fitted, latency).predict(unseen)
     assert mape(mean, 7 * measured_whole(law, unseen, 0.005, rng)) < 0.03
@@ -90,7 +98,7 @@ def test_chosen_subnets_say_more_than_ones_of_all_sizes():
         pool, unseen = sample_widely(SPACE, 500, rng), draw(60, rng)
         for name, fitted in (
             ("chosen", TransferPredictor(other).propose(pool, 8)),
-            ("spread", sample_by_cost(SPACE, other.latency_ms, 8, rng)),
+            ("spread", spread(other, 8, rng)),
         ):
             assert len(set(fitted)) == 8
             latency = measured_whole(new, fitted, 0.01, rng)

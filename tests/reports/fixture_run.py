@@ -117,6 +117,44 @@ def tell_more(directory: Path) -> None:
     write(directory, "table", table)
 
 
+def add_policies(directory: Path, schemes=("fp32", "w8", "w8a8", "w4")) -> None:
+    """Give the subnets of the front precision policies, as a run with `space.precision` does."""
+    rng = np.random.default_rng(0)
+    front = read(directory, "front")
+    parts = ("qkv", "attention_out", "ffn_in", "ffn_out")
+    layers = set()
+    for subnet in front["subnets"]:
+        genes = subnet["architecture"]
+        kept = [int(name[4:]) for name in genes if name.startswith("ffn.")]
+        layers |= set(kept)
+        genes |= {f"precision.{p}.{i}": str(rng.choice(schemes)) for p in parts for i in kept}
+        genes |= {"precision.stem": "w8", "precision.head": "fp32"}
+        size = subnet["size_bytes"]
+        subnet["size_bytes"] = size // 3
+        subnet["uniform"] = {
+            name: {
+                "size_bytes": size if name == "fp32" else size // 4,
+                "predicted_ms": {
+                    workload: latency["predicted_ms"] * (0.8 if name == "w8a8" else 1.25)
+                    for workload, latency in subnet["workloads"].items()
+                },
+            }
+            for name in schemes
+        }
+    front["sensitivities"] = {
+        "subnet": "largest",
+        "losses": {
+            f"precision.{part}.{layer}": {
+                name: 0.0 if name == "fp32" else 10 ** rng.uniform(-6, -2) for name in schemes
+            }
+            for layer in sorted(layers)
+            for part in parts
+        }
+        | {"precision.head": {"fp32": 0.0, "w8": 1e-4}},
+    }
+    write(directory, "front", front)
+
+
 def poison(directory: Path, text=HOSTILE) -> None:
     """Put `text` in every string that comes from a user's files, and in every gene name."""
     for stage in ("front", "search", "table", "supernet", "environment", "splits"):

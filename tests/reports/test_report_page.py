@@ -137,7 +137,7 @@ def test_what_only_some_devices_tell(vit):
         "1.50 KiB",
         "3 of 41 operations not on the Neural Engine: gather (CPU, 2), softmax (CPU)",
         "all 45 operations on the Neural Engine",
-        "times a factor for each kind of block; fitted on 8 whole subnets; "
+        "corrected for kinds of block, size and number of blocks; fitted on 8 whole subnets; "
         "standard deviation 1.2 %; cross-validated MAPE: table 1.2 %, ridge 3.4 %",
         "7 attention rows interpolated (pchip): 1.3 % off on average, 3.9 % at worst, on 4 held",
         "5 ffn rows interpolated, their error not measured",

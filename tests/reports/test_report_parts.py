@@ -3,11 +3,13 @@
 import math
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import front_svg, load_run, numbers, sections, write_front_svg
+from nas.search import non_dominated
+from reports import front_on_test, front_svg, load_run, numbers, sections, write_front_svg
 from reports.axes import axes, best_by_quality, place
 from reports.figures import training_figure
 from reports.shapes import describe, layers_of, limits
@@ -170,3 +172,42 @@ def test_picture_escapes_names(tmp_path):
     poison(run, HOSTILE)
     root = _picture(front_svg(load_run(run)))
     assert not [e for e in root.iter() if e.tag.endswith("script")]
+
+
+def test_the_report_says_how_far_the_front_moves_on_test(run):
+    data = load_run(run)
+    moved, left = front_on_test.sentences(data.front, axes(data))
+    rows = data.front.subnets
+    shifts = [(1 - s.quality.test) - s.values[0] for s in rows]
+    assert f"of the {len(rows)} subnets moves by" in moved
+    mean = 100 * sum(shifts) / len(shifts)
+    sign = "+" if mean >= 0 else "\N{MINUS SIGN}"
+    assert f"moves by {sign}{abs(mean):.2f} percentage points on average" in moved
+    largest = max(rows, key=lambda s: abs(1 - s.quality.test - s.values[0]))
+    assert moved.endswith(f"({largest.name}).")
+    on_test = np.array([[1 - s.quality.test, s.values[1]] for s in rows])
+    assert left.startswith(f"{len(non_dominated(on_test))} of {len(rows)} are still on the front")
+
+
+def test_every_objective_has_its_own_figure_on_test(tmp_path):
+    run = build_lm_run(tmp_path / "lm", evaluated=30, size=4)
+    front = read(run, "front")
+    for index, subnet in enumerate(front["subnets"]):
+        subnet["values_on_test"] = [subnet["values"][0] + 0.25, *subnet["values"][1:]]
+        subnet["quality"] |= {"test": None, "test_se": None}
+        if index == 1:  # worse than its neighbours on test
+            subnet["values_on_test"][0] += 100.0
+    write(run, "front", front)
+    data = load_run(run)
+    moved, left = front_on_test.sentences(data.front, axes(data))
+    count = len(data.front.subnets)
+    assert f"bits per byte of the {count} subnets" in moved
+    assert moved.endswith("the largest +100.250 (s01).")
+    assert left == (f"{count - 1} of {count} are still on the front on test; dominated there: s01.")
+
+
+def test_without_figures_on_test_nothing_is_said_of_it(run):
+    for index in range(8):
+        break_measurement(run, index)
+    data = load_run(run)
+    assert list(front_on_test.sentences(data.front, axes(data))) == []

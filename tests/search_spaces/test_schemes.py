@@ -5,15 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces import Block, DecoderSpace, UserError, VisionTransformerSpace, space_from_json
+from search_spaces import Block, UserError, space_from_json
 from search_spaces.schemes import FULL, PARTS, SCHEMES
-from tests.search_spaces.test_transformer_spaces import TEXT, VISION
+from tests.search_spaces.policy_spaces import ALL, FEW, policy_space
 
-CHOICES = ("fp32", "w8", "w8a8")
-SPACES = {
-    "vit": VisionTransformerSpace(**VISION, precision=CHOICES),
-    "decoder": DecoderSpace(**TEXT, precision=tuple(SCHEMES)),
-}
+SPACES = {"vit": policy_space("vit", FEW), "decoder": policy_space("decoder", ALL)}
 
 
 def plain(space):
@@ -59,9 +55,7 @@ def test_blocks_have_the_schemes_of_the_genes(name, data):
 
 
 def test_all_blocks_are_those_of_all_architectures():
-    space = VisionTransformerSpace(
-        **{**VISION, "embed": (8,), "depth": (1,), "heads": (1, 2), "ffn": (8,)}, precision=CHOICES
-    )
+    space = policy_space("vit", FEW, embed=(8,), depth=(1,), heads=(1, 2), ffn=(8,))
     found = space.all_blocks()
     assert len(set(found)) == len(found)
     assert set(found) == {block for arch in space for block in space.blocks(arch)}
@@ -87,7 +81,7 @@ def test_only_arithmetic_has_a_latency_of_its_own():
 def test_without_a_choice_nothing_is_another(name):
     space = plain(SPACES[name])
     for precision in ((), ("fp32",)):
-        same = type(space)(**{**(VISION if name == "vit" else TEXT), "precision": precision})
+        same = policy_space(name, precision)
         assert "precision" not in same.to_json()
         assert same.digest == space.digest
         assert same.names == space.names
@@ -123,11 +117,12 @@ def test_bytes_of_a_layer():
         "w8a8": 400 + 40 + 5,
         "w8a8_dynamic": 400 + 40,
         "w4": 10 * 2 * 16 + 10 * 2 * 4,
+        "w4_nbits": 10 * 2 * 16 + 10 * 2 * 4,
     }
 
 
 def test_choices_go_from_coarse_to_fine():
-    space = VisionTransformerSpace(**VISION, precision=("fp32", "w8a8", "w4"))
+    space = policy_space("vit", ("fp32", "w8a8", "w4"))
     assert space.choices["precision.qkv.0"] == ("w4", "w8a8", "fp32")
     assert not space.schemes(space.largest)
     assert space.schemes(space.smallest) == {"w4"}
@@ -159,11 +154,30 @@ def test_blocks_that_are_left_out_become_others():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("fp32", "int8"), r"space\.precision 'int8' is not one of w4, w8a8_dynamic, w8a8, w8"),
+        (
+            ("fp32", "int8"),
+            r"space\.precision 'int8' is not one of w4_nbits, w4, w8a8_dynamic, w8a8, w8",
+        ),
         (("w8", "w8a8"), "lacks fp32, which all is compared with; add it"),
         (("fp32", "w8", "w8"), "names a scheme twice; name each once"),
     ],
 )
 def test_choices_that_are_refused(names, message):
     with pytest.raises(UserError, match=message):
-        VisionTransformerSpace(**VISION, precision=names)
+        policy_space("vit", names)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_random_policies_keep_the_widths(name):
+    space, rng = SPACES[name], np.random.default_rng(0)
+    drawn = []
+    for _ in range(100):
+        widths = plain(space).sample(rng)
+        found = space.with_random_policy(widths, rng)
+        assert found in space
+        assert {k: v for k, v in found.items() if k in widths} == dict(widths)
+        assert plain(space).with_random_policy(widths, rng) == widths
+        drawn.append({v for k, v in found.items() if k.startswith("precision.")})
+    alone = [schemes for schemes in drawn if len(schemes) == 1]
+    assert 40 < len(alone) < 70
+    assert set().union(*alone) == set(space.precision)

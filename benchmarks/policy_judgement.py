@@ -1,0 +1,166 @@
+"""What the fronts of a comparison are worth, as measured: latencies, files, fp32 twins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.policy_methods import Methods
+from latency.measurement import Measurement
+from latency.protocol import measure
+from latency.statistics import log_interval
+from nas.progress import progress
+from nas.search import hypervolume
+from nas.stages.device_lab import DeviceLab, random_subnets, told
+from search_spaces import Architecture, UserError
+from search_spaces.schemes import FULL
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """A subnet with a policy against the same one in fp32, from sessions that timed both."""
+
+    workload: str
+    architecture: Architecture
+    ratio: float
+    """Latency over that in fp32."""
+    half_width: float
+    """Of the 95 % interval of its logarithm."""
+    size_bytes: int
+    """Of the weights, as the search knows it."""
+    file_bytes: int
+    twin_size_bytes: int
+    twin_file_bytes: int
+
+    @property
+    def slower(self) -> bool:
+        """Whether it is slower beyond doubt."""
+        return math.log(self.ratio) > self.half_width
+
+    @property
+    def larger(self) -> bool:
+        """Whether it claims to be smaller, and its file is not."""
+        return self.size_bytes < self.twin_size_bytes and self.file_bytes >= self.twin_file_bytes
+
+
+class Judged:
+    """Points of fronts, measured together.
+
+    Args:
+        methods: Gives qualities and costs.
+        some: Every subnet of interest.
+        paired: Those of them that are timed in the same sessions as their fp32 twins.
+    """
+
+    def __init__(
+        self, methods: Methods, some: Sequence[Architecture], paired: Sequence[Architecture]
+    ) -> None:
+        self.methods = methods
+        space = methods.supernet.space
+        twin_of = {arch: space.with_scheme(arch, FULL) for arch in paired if space.schemes(arch)}
+        every = list(dict.fromkeys([*some, *paired, *twin_of.values()]))
+        lab = DeviceLab(methods.run, space)
+        artifacts = random_subnets(lab, dict.fromkeys(lab.workloads, every))
+        self.files = {
+            arch: artifact.path.stat().st_size
+            for made in artifacts.values()
+            for arch, artifact in zip(every, made, strict=True)
+        }
+        columns, self.twins = [], list[Twin]()
+        self.unstable = 0
+        """Measurements that did not meet their interval."""
+        for name, made in artifacts.items():
+            of = dict(zip(every, made, strict=True))
+            pairs = [[of[arch], of[twin]] for arch, twin in twin_of.items()]
+            alone = [[of[arch]] for arch in every if arch not in twin_of]
+            with progress(methods.run.console, f"Measuring {name}", len(every)) as update:
+                found = measure(
+                    [*pairs, *alone],
+                    backend=lab.backend,
+                    timing=lab.timing,
+                    store=lab.store,
+                    progress=told(update),
+                    lease=lab.profile.lease,
+                )
+            measured = {arch: found[artifact.sha256] for arch, artifact in of.items()}
+            columns.append([_milliseconds(measured[arch]) for arch in every])
+            self.twins += [self._twin(name, a, b, measured) for a, b in twin_of.items()]
+            self.unstable += sum(one.status != "ok" for one in measured.values())
+        rows = np.hstack(
+            [
+                methods.qualities(every, "test"),
+                np.array(columns).T,
+                methods.cheap(every)[:, len(columns) :],
+            ]
+        )
+        self._rows = dict(zip(every, rows, strict=True))
+
+    def values(self, some: Sequence[Architecture]) -> Floats:
+        """Test quality, measured latencies and bytes, shape `(n, m)`."""
+        return np.array([self._rows[arch] for arch in some])
+
+    def _twin(
+        self,
+        workload: str,
+        arch: Architecture,
+        twin: Architecture,
+        measured: Mapping[Architecture, Measurement],
+    ) -> Twin:
+        ours, theirs = measured[arch].session_ratios, measured[twin].session_ratios
+        ratios = [ours[session] / theirs[session] for session in ours if session in theirs]
+        interval = log_interval(ratios)
+        space = self.methods.supernet.space
+        return Twin(
+            workload=workload,
+            architecture=arch,
+            ratio=interval.ratio,
+            half_width=interval.half_width,
+            size_bytes=space.cost(arch).size_bytes,
+            file_bytes=self.files[arch],
+            twin_size_bytes=space.cost(twin).size_bytes,
+            twin_file_bytes=self.files[twin],
+        )
+
+
+def _milliseconds(found: Measurement) -> float:
+    if found.median_ns is None:
+        raise UserError(
+            f"a subnet could not be measured: {found.status}, {found.message}; run the same "
+            "command again"
+        )
+    return found.median_ns / 1e6
+
+
+def hypervolumes(values: Mapping[str, Sequence[Floats]]) -> dict[str, list[float]]:
+    """Of each way and seed, in the box of all points."""
+    every = np.vstack([rows for some in values.values() for rows in some])
+    ideal, reference = every.min(axis=0), every.max(axis=0)
+    return {
+        method: [hypervolume(rows, ideal=ideal, reference=reference) for rows in some]
+        for method, some in values.items()
+    }
+
+
+def at_equal_quality(
+    methods: Methods, front: Sequence[Architecture], reference: Architecture
+) -> dict[str, Architecture]:
+    """The best of a front in each cost among those not worse than a subnet on validation.
+
+    Returns:
+        By the name of the cost; empty where the front has no such subnet.
+    """
+    (limit,) = methods.qualities([reference], "validation")[:, 0]
+    values = methods.values(front)
+    good = np.flatnonzero(values[:, 0] <= limit)
+    if len(good) == 0:
+        return {}
+    return {
+        name: front[good[int(np.argmin(values[good, 1 + place]))]]
+        for place, name in enumerate(methods.names)
+    }
