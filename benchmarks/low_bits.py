@@ -68,6 +68,9 @@ def main() -> int:
     parser.add_argument("--example", choices=tuple(EXAMPLES), default="text")
     parser.add_argument("--subnets", type=int, default=3, help="random ones (3)")
     parser.add_argument("--part", choices=("untrained", "trained"), help="one only")
+    parser.add_argument(
+        "--training", action="append", choices=tuple(TRAININGS), help="only this; may be repeated"
+    )
     parser.add_argument("--steps", type=int, default=200, help="of each training (200)")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE of the configuration")
@@ -81,7 +84,8 @@ def main() -> int:
         if options.part != "trained":
             rows += [*bench.remedies(), *bench.roundings()]
         if options.part != "untrained":
-            rows += bench.trainings(config, options.steps, run.directory.path)
+            names = options.training or tuple(TRAININGS)
+            rows += bench.trainings(config, names, options.steps, run.directory.path)
         print(f"{options.example}\n{bench.table(rows)}")
     name = "-".join(["low-bits", options.example, *([options.part] if options.part else [])])
     path = write_results(name, {"rows": rows})
@@ -156,11 +160,14 @@ class Bench:
             rows.append(self.row(f"{prefix}w4: {rounding}", self.inside("w4")))
         return rows
 
-    def trainings(self, config: Config, steps: int, folder: Path) -> list[Row]:
+    def trainings(
+        self, config: Config, names: Sequence[str], steps: int, folder: Path
+    ) -> list[Row]:
         """Each way to train on, from the same weights."""
         rows = []
         start = {name: value.clone() for name, value in self.model.state_dict().items()}
-        for name, (aware, around) in TRAININGS.items():
+        for name in names:
+            aware, around = TRAININGS[name]
             self.model.load_state_dict(start)
             trainer = self.trainer(config, steps, aware, folder / f"{name}-{steps}.safetensors")
             with around(trainer, self.model):
