@@ -34,6 +34,7 @@ BENCHMARKS = [
     "search",
     "search_fidelities",
     "search_kill",
+    "search_stopping",
     "second_device",
 ]
 
