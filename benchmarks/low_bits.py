@@ -49,6 +49,7 @@ from nas.stages.supernet import (
 )
 from search_spaces import TransformerSpace, space_from_json
 from search_spaces.schemes import FULL
+from supernet.families import Supernet, build_supernet
 from supernet.integers import ROUNDINGS, Rounding
 from supernet.training import Trainer
 
@@ -168,11 +169,13 @@ class Bench:
         start = {name: value.clone() for name, value in self.model.state_dict().items()}
         for name in names:
             aware, around = TRAININGS[name]
-            self.model.load_state_dict(start)
-            trainer = self.trainer(config, steps, aware, folder / f"{name}-{steps}.safetensors")
-            with around(trainer, self.model):
+            trained = build_supernet(self._space(()))
+            trained.load_state_dict(start)
+            path = folder / f"{name}-{steps}.safetensors"
+            trainer = self.trainer(trained, config, steps, aware, path)
+            with around(trainer, trained):
                 seconds = trainer.run().seconds
-            self.model.eval()
+            self.model.load_state_dict(trained.state_dict())
             self.full = self.inside(FULL)
             some = self.roundings(("nearest", "compensated"), f"{name}, ")
             some.append(self.row(f"{name}, w8a8", self.inside("w8a8")))
@@ -181,14 +184,18 @@ class Bench:
             rows += [row | {"seconds": seconds} for row in some]
         return rows
 
-    def trainer(self, config: Config, steps: int, aware: bool, path: Path) -> Trainer:
+    def _space(self, precision: Sequence[str]) -> TransformerSpace:
+        space = space_from_json(self.space.to_json() | {"precision": list(precision)})
+        assert isinstance(space, TransformerSpace)
+        return space
+
+    def trainer(
+        self, model: Supernet, config: Config, steps: int, aware: bool, path: Path
+    ) -> Trainer:
         """Goes on from the model's weights, with batches that follow those of the training."""
         settings, task = config.training, self.task
-        fields = self.space.to_json() | {"precision": list(SCHEMES_TRAINED) if aware else []}
-        policies = space_from_json(fields)
-        assert isinstance(policies, TransformerSpace)
         return Trainer(
-            self.model,
+            model,
             lambda step: task.batch(settings.steps + step),
             steps=0,
             learning_rate=settings.learning_rate,
@@ -201,7 +208,7 @@ class Bench:
             precision=settings.precision,
             seed=config.seed,
             checkpoint_path=path,
-            policies=policies,
+            policies=self._space(SCHEMES_TRAINED if aware else ()),
             policy_steps=steps,
         )
 
