@@ -39,7 +39,8 @@ from nas.stages.supernet import open_supernet, train
 from search_spaces import Architecture
 
 PRECISION = "[fp32, w8, w8a8, w4]"
-MEASURED = {"digits": 8, "text": 6}
+BUDGET = {"digits": 200, "text": 120}
+MEASURED = {"digits": 8, "text": 5}
 SMOKE = (
     "training.steps=4",
     "training.warmup_steps=1",
@@ -60,19 +61,20 @@ def main() -> int:
     )
     parser.add_argument("--example", choices=tuple(EXAMPLES), default="digits")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--budget", type=int, default=200, help="evaluations of each way (200)")
+    parser.add_argument("--budget", type=int, help="evaluations of each way (digits 200, text 120)")
     parser.add_argument(
-        "--measured", type=int, help="points of each front to measure (digits 8, text 6)"
+        "--measured", type=int, help="points of each front to measure (digits 8, text 5)"
     )
     parser.add_argument("--mode", choices=("quick", "standard"), default="quick")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE of the configuration")
     options = parser.parse_args()
+    budget = BUDGET[options.example] if options.budget is None else options.budget
     measured = MEASURED[options.example] if options.measured is None else options.measured
     with Run.open(configuration(options)) as run:
         train(run)
         measure_device(run)
-        methods = Methods(run, open_supernet(run), options.budget)
+        methods = Methods(run, open_supernet(run), budget)
         fronts = {
             method: [methods.front(method, seed) for seed in range(options.seeds)]
             for method in METHODS
@@ -80,9 +82,9 @@ def main() -> int:
         found = judge(methods, fronts, measured)
     path = write_results(
         f"policy_search-{options.example}",
-        {"budget": options.budget, "measured": measured, "mode": options.mode, **found},
+        {"budget": budget, "measured": measured, "mode": options.mode, **found},
     )
-    print(f"\n{options.example}, {options.budget} evaluations a way, {options.mode} timing\n")
+    print(f"\n{options.example}, {budget} evaluations a way, {options.mode} timing\n")
     print(report(found))
     print(f"\n{path}", file=sys.stderr)
     return 0 if found["ok"] else 1

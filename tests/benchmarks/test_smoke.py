@@ -33,6 +33,7 @@ BENCHMARKS = [
     "search_fidelities",
     "search_kill",
     "second_device",
+    "sensitivity_scores",
 ]
 
 
