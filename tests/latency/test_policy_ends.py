@@ -28,7 +28,7 @@ CASES = {
 def supernets():
     torch.manual_seed(1)
     found = {name: random_supernet(space) for name, (space, _) in CASES.items()}
-    found["vit"].calibrate([torch.randn(16, 2, 6, 6)])
+    found["vit"].calibrate([torch.randn(16, 1, 8, 8)])
     found["prefill"].calibrate([torch.randint(11, (8, 16))])
     return found
 
@@ -91,8 +91,8 @@ def test_bytes_are_those_of_the_file(case, supernets, library):
 @pytest.mark.parametrize("case", CASES)
 def test_what_stem_and_head_lose_is_told(case, supernets):
     space, model = CASES[case][0], supernets[case]
-    inputs = torch.randn(8, 2, 6, 6) if case == "vit" else torch.randint(11, (8, 16))
-    labels = torch.randint(3, (8,)) if case == "vit" else torch.randint(11, (8, 16))
+    inputs = torch.randn(8, 1, 8, 8) if case == "vit" else torch.randint(11, (8, 16))
+    labels = torch.randint(10, (8,)) if case == "vit" else torch.randint(11, (8, 16))
     found = sensitivities(model, space.largest, inputs, labels)
     for part in ENDS:
         losses = found[f"precision.{part}"]
