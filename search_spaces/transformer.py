@@ -173,9 +173,8 @@ class TransformerSpace(SearchSpace):
         )
 
     def _policy(self, arch: Architecture, index: int) -> Policy:
-        if not self.precision:
-            return ()
-        names = ((part, str(arch[gene(part, index)])) for part in PARTS)
+        # As the architecture has it: weights that know no policies are trained with some
+        names = ((part, str(arch.get(gene(part, index), FULL))) for part in PARTS)
         return tuple((part, name) for part, name in names if name != FULL)
 
     def with_scheme(self, arch: Architecture, name: str) -> Architecture:
@@ -194,6 +193,29 @@ class TransformerSpace(SearchSpace):
                 for key, value in arch.items()
             }
         )
+
+    def with_random_policy(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
+        """The widths of an architecture with a policy of this space, drawn at random.
+
+        Half of the policies have one scheme everywhere, which genes that are drawn one by one
+        hardly ever have; the other half are uniform over genes.
+
+        Args:
+            arch: Of this space, or of the same one without policies, whose genes it keeps.
+            rng: Where the policy is drawn from.
+        """
+        if not self.precision:
+            return arch
+        every = [name for name in self.names if name.startswith(PRECISION)]
+        counting = self.architecture({**dict.fromkeys(every, FULL), **arch})
+        genes = [name for name in every if name in counting]
+        alone = rng.random() < 0.5
+        drawn = rng.integers(len(self.precision), size=len(genes))
+        chosen = {
+            name: self._at_least(name, self.precision[drawn[0 if alone else place]])
+            for place, name in enumerate(genes)
+        }
+        return self.architecture({**arch, **chosen})
 
     def _at_least(self, key: str, name: str) -> str:
         """The coarsest choice of a gene that is no coarser than a scheme."""

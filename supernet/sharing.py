@@ -33,7 +33,7 @@ class WeightSharing(nn.Module, Generic[Plain]):
     does, so that the shape of a plain parameter says which part of the supernet's it is.
 
     A subnet with a precision policy runs as its plain module always, with simulated quantization
-    (`supernet.quantization`): after training, without gradients.
+    (`supernet.quantization`), but in training: then its elastic layers round straight through.
     """
 
     space: TransformerSpace
@@ -73,14 +73,16 @@ class WeightSharing(nn.Module, Generic[Plain]):
         """What a forward pass may run instead of elastic layers, if that is worth while.
 
         Nothing must be trained, dropped or traced, and the subnet must have run a few times. With
-        a precision policy there is no other way.
+        a precision policy there is no other way, but in training.
 
         Raises:
-            ValueError: There is a policy, and dropout.
+            ValueError: There is a policy, and dropout outside of training.
         """
+        if torch.is_grad_enabled() and self.training:
+            return None
         if self.space.precision and self.space.schemes(arch):
             if dropout:
-                raise ValueError("a subnet with a precision policy is not trained; no dropout")
+                raise ValueError("a subnet with a precision policy has dropout in training only")
             return self.shared(arch)
         if torch.is_grad_enabled() or dropout or torch.compiler.is_compiling():
             return None

@@ -244,6 +244,11 @@ class TrainingConfig(Section):
     threads: Count | None = Field(
         default=None, description="CPU threads of training; null takes all."
     )
+    policy_steps: Whole = Field(
+        default=0,
+        description="Further steps in which subnets have policies of space.precision "
+        "(quantization-aware training); 0 for none.",
+    )
 
 
 class WorkloadConfig(Section):

@@ -5,11 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import search, search_cells, search_judgement, search_plot, search_problems
+from benchmarks import (
+    search,
+    search_cells,
+    search_fidelities,
+    search_judgement,
+    search_plot,
+    search_problems,
+    search_stopping,
+)
 from benchmarks.search_cells import Cell, Outcome
 from benchmarks.search_problems import synthetic
 from benchmarks.search_problems.reference import Reference
 from nas.search import hypervolume
+from nas.search import search as nas_search
 
 pytestmark = pytest.mark.slow
 
@@ -204,3 +213,38 @@ def test_the_picture_has_a_band_and_a_line_for_each(monkeypatch):
     text = search_plot.plot(found, {"staged": "staged & more"})
     assert text.count("<polyline") == text.count("<polygon") == 2
     assert "staged &amp; more" in text
+
+
+def test_one_long_search_tells_where_a_bound_on_the_gain_would_stop():
+    problem = SYNTHETIC["staged"]
+
+    def run(**bound):
+        return nas_search(problem.space, problem.evaluate, problem.cheap, budget=45, **bound)
+
+    long = run()
+    for min_gain in (3e-2, 3e-3):
+        short = run(min_gain=min_gain)
+        assert short.stopped == "gain"
+        assert search_stopping.stop(long, min_gain) == len(short.architectures) < 45
+    assert search_stopping.stop(long, 0) == 45
+
+
+def test_hypervolume_over_cost_counts_full_evaluations_only():
+    reference = Reference(
+        corner=np.array([4.0, 4.0]),
+        ideal=np.array([0.0, 0.0]),
+        front=np.array([[1.0, 1.0]]),
+        complete=True,
+    )
+    log = search_fidelities.Log(
+        calls=[(0.25, 4), (1, 1), (0.25, 4), (1, 1)], values=np.array([[2.5, 2.5], [1.0, 1.0]])
+    )
+    problem = SYNTHETIC["staged"]
+
+    def found(*costs, **how):
+        return log.volumes(reference, problem, costs, **how).tolist()
+
+    assert found(1.9, 2, 3.9, 4) == [0, 0.25, 0.25, 1]
+    assert found(1.7, 1.75, 3.4, 3.5, nested=True) == [0, 0.25, 0.25, 1]
+    assert found(1.3, 1.4, 2.7, 2.8, look=0.1) == [0, 0.25, 0.25, 1]
+    assert log.promoted == 0.25
