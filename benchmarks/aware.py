@@ -153,8 +153,7 @@ class AttentionLoss(TorchFunctionMode):
         super().__init__()
         self.maps = maps
         self.layer, self.seen, self.teacher = 0, dict[int, Tensor](), dict[int, Tensor]()
-        largest = model.space.with_scheme(model.space.largest, FULL)
-        self.handles = [model.register_forward_pre_hook(self._begin(largest))]
+        self.handles = [model.register_forward_pre_hook(self._begin(model.space.largest))]
         for index, block in enumerate(model.get_submodule("attention").children()):
             self.handles.append(block.register_forward_pre_hook(self._enter(index)))
             if not maps:

@@ -49,6 +49,7 @@ from nas.stages.supernet import (
 )
 from search_spaces import TransformerSpace, space_from_json
 from search_spaces.schemes import FULL
+from supernet.families import Supernet, build_supernet
 from supernet.integers import ROUNDINGS, Rounding
 from supernet.training import Trainer
 
@@ -68,6 +69,9 @@ def main() -> int:
     parser.add_argument("--example", choices=tuple(EXAMPLES), default="text")
     parser.add_argument("--subnets", type=int, default=3, help="random ones (3)")
     parser.add_argument("--part", choices=("untrained", "trained"), help="one only")
+    parser.add_argument(
+        "--training", action="append", choices=tuple(TRAININGS), help="only this; may be repeated"
+    )
     parser.add_argument("--steps", type=int, default=200, help="of each training (200)")
     parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE of the configuration")
@@ -81,7 +85,8 @@ def main() -> int:
         if options.part != "trained":
             rows += [*bench.remedies(), *bench.roundings()]
         if options.part != "untrained":
-            rows += bench.trainings(config, options.steps, run.directory.path)
+            names = options.training or tuple(TRAININGS)
+            rows += bench.trainings(config, names, options.steps, run.directory.path)
         print(f"{options.example}\n{bench.table(rows)}")
     name = "-".join(["low-bits", options.example, *([options.part] if options.part else [])])
     path = write_results(name, {"rows": rows})
@@ -156,16 +161,21 @@ class Bench:
             rows.append(self.row(f"{prefix}w4: {rounding}", self.inside("w4")))
         return rows
 
-    def trainings(self, config: Config, steps: int, folder: Path) -> list[Row]:
+    def trainings(
+        self, config: Config, names: Sequence[str], steps: int, folder: Path
+    ) -> list[Row]:
         """Each way to train on, from the same weights."""
         rows = []
         start = {name: value.clone() for name, value in self.model.state_dict().items()}
-        for name, (aware, around) in TRAININGS.items():
-            self.model.load_state_dict(start)
-            trainer = self.trainer(config, steps, aware, folder / f"{name}-{steps}.safetensors")
-            with around(trainer, self.model):
+        for name in names:
+            aware, around = TRAININGS[name]
+            trained = build_supernet(self._space(()))
+            trained.load_state_dict(start)
+            path = folder / f"{name}-{steps}.safetensors"
+            trainer = self.trainer(trained, config, steps, aware, path)
+            with around(trainer, trained):
                 seconds = trainer.run().seconds
-            self.model.eval()
+            self.model.load_state_dict(trained.state_dict())
             self.full = self.inside(FULL)
             some = self.roundings(("nearest", "compensated"), f"{name}, ")
             some.append(self.row(f"{name}, w8a8", self.inside("w8a8")))
@@ -174,14 +184,18 @@ class Bench:
             rows += [row | {"seconds": seconds} for row in some]
         return rows
 
-    def trainer(self, config: Config, steps: int, aware: bool, path: Path) -> Trainer:
+    def _space(self, precision: Sequence[str]) -> TransformerSpace:
+        space = space_from_json(self.space.to_json() | {"precision": list(precision)})
+        assert isinstance(space, TransformerSpace)
+        return space
+
+    def trainer(
+        self, model: Supernet, config: Config, steps: int, aware: bool, path: Path
+    ) -> Trainer:
         """Goes on from the model's weights, with batches that follow those of the training."""
         settings, task = config.training, self.task
-        fields = self.space.to_json() | {"precision": list(SCHEMES_TRAINED) if aware else []}
-        policies = space_from_json(fields)
-        assert isinstance(policies, TransformerSpace)
         return Trainer(
-            self.model,
+            model,
             lambda step: task.batch(settings.steps + step),
             steps=0,
             learning_rate=settings.learning_rate,
@@ -194,7 +208,7 @@ class Bench:
             precision=settings.precision,
             seed=config.seed,
             checkpoint_path=path,
-            policies=policies,
+            policies=self._space(SCHEMES_TRAINED if aware else ()),
             policy_steps=steps,
         )
 

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from search_spaces import Architecture
 from search_spaces.schemes import FULL, SCHEMES
-from supernet.calibration import ROWS, least_error
+from supernet.calibration import counted, least_error
 from supernet.families import Supernet
 from supernet.integers import IntegerWeight, integer_weight
 from supernet.quantization import QuantizedLinear, within
@@ -42,7 +42,7 @@ def lowest_to_highest(linear: nn.Linear, x: Tensor) -> nn.Module:
 
 def clipped_inputs(linear: nn.Linear, x: Tensor) -> nn.Module:
     """The range of least squared error: what the product does."""
-    return QuantizedLinear(linear, STATIC, least_error(x[:: -(-len(x) // (2 * ROWS))], ends(x)))
+    return QuantizedLinear(linear, STATIC, least_error(counted(x), ends(x)))
 
 
 def percentile(linear: nn.Linear, x: Tensor, share: float) -> nn.Module:

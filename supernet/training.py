@@ -145,6 +145,8 @@ class Trainer:
         _check("seed", seed, seed >= 0, "at least 0")
         _check("checkpoint_every_s", checkpoint_every_s, checkpoint_every_s >= 0, "at least 0")
         _check("log_every", log_every, log_every >= 1, "at least 1")
+        if getattr(model.space, "precision", ()):
+            raise ValueError("the model's space has policies; give it one without, and `policies`")
         self.device = torch.device(device)
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device)

@@ -162,6 +162,12 @@ def _identity(folder):
     return load_training(path)[1]["identity"]
 
 
+def test_the_model_itself_knows_no_policies():
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="the model's space has policies"):
+        policy_trainer(build_supernet(POLICIES))
+
+
 def test_steps_with_policies_need_some():
     with pytest.raises(UserError, match=r"training\.policy_steps 6 must be 0 without policies"):
         trainer(tiny_model(), policy_steps=6)
