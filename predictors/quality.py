@@ -74,7 +74,7 @@ class QualityPredictor:
 
     def _choose(self, inputs: Inputs, values: Floats) -> None:
         """Find the scale, by density left out one by one, and the weights."""
-        few = _spread_rows(len(values), _FEW)
+        few = _even_rows(len(values), _FEW)
         best = -np.inf
         for index, warp in enumerate(warps(values)):
             process = GaussianProcess(self._features.groups, self._weights)
@@ -85,7 +85,7 @@ class QualityPredictor:
             if density > best + 1e-3:
                 best, self._choice = density, index
                 chosen, start = warp, process.weights
-        rows = _spread_rows(len(values), _MANY)
+        rows = _even_rows(len(values), _MANY)
         process = GaussianProcess(self._features.groups, start)
         process.learn(inputs.take(rows), chosen.forward(values)[rows], _STEPS[1])
         self._weights = process.weights
@@ -116,7 +116,7 @@ class QualityPredictor:
         return self._warp.inverse(mean + draws @ root.T)
 
 
-def _spread_rows(count: int, most: int) -> NDArray[np.int64]:
+def _even_rows(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of `count` rows, evenly spaced."""
     if count <= most:
         return np.arange(count)

@@ -157,6 +157,8 @@ class FfnBlock(nn.Module):
 class Stem(nn.Module):
     """Token embedding and positions."""
 
+    LINEARS: ClassVar = {"stem": ("tokens",)}
+
     def __init__(self, space: DecoderSpace, *, embed: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(space.vocabulary, embed)
@@ -172,6 +174,8 @@ class Stem(nn.Module):
 
 class Head(nn.Module):
     """Normalisation and the scores of every token of the vocabulary."""
+
+    LINEARS: ClassVar = {"head": ("linear",)}
 
     def __init__(self, *, embed: int, vocabulary: int) -> None:
         super().__init__()

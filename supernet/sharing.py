@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from search_spaces.schemes import FULL, PARTS_OF, SCHEMES
+from search_spaces.schemes import FULL, PARTS_OF, SCHEMES, Policy
 from search_spaces.space import Architecture
 from search_spaces.transformer import TransformerSpace
 from supernet.calibration import observed_moments, observed_ranges
@@ -149,18 +149,21 @@ class WeightSharing(nn.Module, Generic[Plain]):
         ranges = self.ranges(arch) if static else {}
         groups = any(scheme.group is not None for scheme in schemes)
         moments = self.moments(arch) if groups else {}
-        for place, layer in enumerate(self.space.subnet(arch).layers):
-            for kind, parts in PARTS_OF.items():
-                policy = tuple(pair for pair in layer.precision if pair[0] in parts)
-                if policy:
-                    path = f"{kind}.{place}"
-                    quantize_block(
-                        plain.get_submodule(path),
-                        policy,
-                        within(ranges, path),
-                        within(moments, path),
-                        self._rounding,
-                    )
+        subnet = self.space.subnet(arch)
+        policies: dict[str, Policy] = {part: ((part, name),) for part, name in subnet.ends}
+        for place, layer in enumerate(subnet.layers):
+            for kind in ("attention", "ffn"):
+                policy = tuple(pair for pair in layer.precision if pair[0] in PARTS_OF[kind])
+                policies[f"{kind}.{place}"] = policy
+        for path, policy in policies.items():
+            if policy:
+                quantize_block(
+                    plain.get_submodule(path),
+                    policy,
+                    within(ranges, path),
+                    within(moments, path),
+                    self._rounding,
+                )
 
     def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
         """The plain module with copies or views, and where the supernet keeps its parameters."""

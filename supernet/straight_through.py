@@ -12,7 +12,8 @@ from torch import Tensor
 
 from search_spaces.schemes import Scheme
 from supernet.integers import integer_weight
-from supernet.quantization import float_weight, rounded_to_8_bits
+from supernet.quantization import rounded_to_8_bits
+from supernet.stored import float_weight
 
 
 def rounded_weight(weight: Tensor, scheme: Scheme) -> Tensor:

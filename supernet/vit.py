@@ -82,6 +82,8 @@ class FfnBlock(nn.Module):
 class Stem(nn.Module):
     """Patch embedding, class token and learned positions."""
 
+    LINEARS: ClassVar = {"stem": ("patches",)}
+
     def __init__(
         self, *, channels: int, patch_size: int, tokens: int, pooling: str, embed: int
     ) -> None:
@@ -100,6 +102,8 @@ class Stem(nn.Module):
 
 class Head(nn.Module):
     """Pooling, normalisation and classifier."""
+
+    LINEARS: ClassVar = {"head": ("linear",)}
 
     def __init__(self, *, pooling: str, num_classes: int, embed: int) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ class Guided:
     def _promising(self, count: int) -> Genes:
         """Choice indices of up to `count` new candidates, best first."""
         learned = self._values.shape[1] - self._problem.cheap_width
-        rows = _spread_rows(len(self._genes), _LEARNED_FROM)
+        rows = _later_rows(len(self._genes), _LEARNED_FROM)
         genes = self._genes[rows]
         known = self._known(genes)
         while len(self._predictors) < learned:
@@ -151,7 +151,27 @@ class Guided:
             return rows
         pool = rows[_best_of_every_direction(scores, _POOL)]
         self._elite = pool
-        return pool[self._most_improvement(pool, box, feasible, count)]
+        chosen = pool[self._most_improvement(pool, box, feasible, count)]
+        if count == 1 or len(self._problem.constraints) == len(self._problem.cheap_constraints):
+            return chosen
+        # A bound on what is learned hides what is wrongly expected to break it.
+        rare = self._rarest(rows, scores)
+        return np.concatenate([chosen[: count - 1], rare[None], chosen[count - 1 :]])
+
+    def _rarest(self, rows: Genes, scores: Floats) -> Genes:
+        """Of the choices that were evaluated least of late, the most promising row that has one."""
+        late = self._genes[len(self._genes) // 3 :]
+        there, active = self._space.active_mask(late), self._space.active_mask(rows)
+        promise = scores.max(axis=1)
+        found: list[tuple[int, float, int]] = []
+        for gene, choices in enumerate(self._space.cardinalities.tolist()):
+            for choice in range(choices if choices > 1 else 0):
+                holds = np.flatnonzero(active[:, gene] & (rows[:, gene] == choice))
+                if len(holds):
+                    best = int(holds[np.argmax(promise[holds])])
+                    seen = int((there[:, gene] & (late[:, gene] == choice)).sum())
+                    found.append((seen, -float(promise[best]), best))
+        return np.asarray(rows[min(found)[2]], dtype=np.int64)
 
     def _box(self, feasible: Mask) -> Box:
         """Where improvements count: around the front within the bounds, and out to the bounds.
@@ -234,7 +254,7 @@ class Guided:
         return np.array(chosen, dtype=np.int64)
 
 
-def _spread_rows(count: int, most: int) -> Genes:
+def _later_rows(count: int, most: int) -> Genes:
     """At most `most` of `count` rows: the later half of them, and an even choice of the others."""
     if count <= most:
         return np.arange(count)

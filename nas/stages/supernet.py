@@ -39,7 +39,7 @@ def open_task(config: Config) -> Task:
 def _space(config: Config, task: Task, *, policies: bool = True) -> TransformerSpace:
     fields = config.space.model_dump(mode="json")
     if not policies:
-        fields.pop("precision")
+        fields = {k: v for k, v in fields.items() if k not in ("precision", "precision_ends")}
     if config.task.kind == "image-classification":
         fields |= {
             "image_size": config.task.image_size,

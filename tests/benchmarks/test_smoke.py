@@ -36,6 +36,7 @@ BENCHMARKS = [
     "search_kill",
     "search_stopping",
     "second_device",
+    "sensitivity_scores",
 ]
 
 
