@@ -63,8 +63,12 @@ bench-predictors: setup  ## Latency learned from few rows of every CSV in DATA=f
 
 bench-quant: setup     ## Precision policies: simulation against runtime, 4-bit weights, speed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check agreement
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check low-bits --example text
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.low_bits
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.outlier_cost
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.quantization --check speed
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.int8_pays
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.policy_search --example digits
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.policy_search --example text
 
 bench-search: setup    ## Search algorithms on problems with a known front; 40 minutes and set-up
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.search

@@ -21,6 +21,9 @@ from search_spaces.schemes import FULL
 
 Floats = NDArray[np.float64]
 
+SAME = 0.01
+"""Share of a latency by which two files of one graph may differ."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
@@ -37,11 +40,14 @@ class Twin:
     file_bytes: int
     twin_size_bytes: int
     twin_file_bytes: int
+    same_graph: bool
+    """Whether weights alone have few bits, so that both run alike: tells what noise there is."""
 
     @property
     def slower(self) -> bool:
-        """Whether it is slower beyond doubt."""
-        return math.log(self.ratio) > self.half_width
+        """Whether it is slower beyond doubt, and by more than nothing."""
+        beyond = math.log(self.ratio) > max(self.half_width, math.log(1 + SAME))
+        return beyond and not self.same_graph
 
     @property
     def larger(self) -> bool:
@@ -125,6 +131,7 @@ class Judged:
             file_bytes=self.files[arch],
             twin_size_bytes=space.cost(twin).size_bytes,
             twin_file_bytes=self.files[twin],
+            same_graph=all(not block.timed.precision for block in space.blocks(arch)),
         )
 
 
@@ -145,6 +152,32 @@ def hypervolumes(values: Mapping[str, Sequence[Floats]]) -> dict[str, list[float
         method: [hypervolume(rows, ideal=ideal, reference=reference) for rows in some]
         for method, some in values.items()
     }
+
+
+def most_volume(fronts: Mapping[str, Sequence[Floats]], count: int) -> dict[str, list[list[int]]]:
+    """For each front the points that together dominate the most, one taken after the other.
+
+    All in the same box, that of all points: what is left out would hardly have counted.
+
+    Args:
+        fronts: By way, values for each seed, shape `(n, m)`.
+        count: Points of each front, at most.
+    """
+    every = np.vstack([rows for some in fronts.values() for rows in some])
+    ideal, reference = every.min(axis=0), every.max(axis=0)
+
+    def chosen(rows: Floats) -> list[int]:
+        found: list[int] = []
+        for _ in range(min(count, len(rows))):
+            left = [index for index in range(len(rows)) if index not in found]
+            volumes = [
+                hypervolume(rows[[*found, index]], ideal=ideal, reference=reference)
+                for index in left
+            ]
+            found.append(left[int(np.argmax(volumes))])
+        return found
+
+    return {method: [chosen(rows) for rows in some] for method, some in fronts.items()}
 
 
 def at_equal_quality(

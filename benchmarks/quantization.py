@@ -2,14 +2,13 @@
 
     python -m benchmarks.quantization --check agreement
     python -m benchmarks.quantization --check speed
-    python -m benchmarks.quantization --check low-bits --example text
 
 `agreement` compares, on the test split, subnets as they run in the supernet with their exports in
 onnxruntime: the largest under each scheme, and random ones with random policies. The exit code is 1
 if a quality is further apart than 0.3 points of accuracy or 0.5 % of bits per byte, or a logit than
 its tolerance. `speed` measures the largest subnet under each scheme, whole, for several batches and
-lengths; keep the machine idle meanwhile. `low-bits` evaluates uniform subnets with 4-bit weights,
-rounded in each of the ways of `supernet.integers`, on the test split.
+lengths; keep the machine idle meanwhile. What low bits lose, and remedies, are in
+`benchmarks.low_bits`.
 
 The examples' supernets are trained where they are not there yet, under
 runs/benchmarks/quantization/; policies play no part in that.
@@ -20,7 +19,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +36,13 @@ from nas.run import Run
 from nas.stages.device_lab import DeviceLab, random_subnets
 from nas.stages.exporter import batch_feeds
 from nas.stages.supernet import (
-    CALIBRATION_BATCHES,
     TrainedSupernet,
     build_space,
-    evaluate,
     open_supernet,
     train,
 )
 from search_spaces import Architecture
 from search_spaces.schemes import FULL, SCHEMES
-from supernet.integers import ROUNDINGS
 
 EXAMPLES = {"digits": Path("examples/digits.yaml"), "text": Path("examples/text.yaml")}
 LIMITS = {"error": 0.003, "bits_per_byte": 0.005}
@@ -75,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", choices=("agreement", "speed", "low-bits"), default="agreement")
+    parser.add_argument("--check", choices=("agreement", "speed"), default="agreement")
     parser.add_argument("--example", action="append", choices=tuple(EXAMPLES), dest="examples")
     parser.add_argument("--subnets", type=int, default=20, help="random ones (20)")
     parser.add_argument("--mode", choices=("quick", "standard"), default="standard")
@@ -89,9 +84,6 @@ def main() -> int:
             rows = agreement(config, options.subnets)
             good = good and all(row["ok"] for row in rows)
             print(f"\n{name}\n{agreement_table(rows)}")
-        elif options.check == "low-bits":
-            rows = low_bits(config)
-            print(f"\n{name}\n{low_bits_table(rows)}")
         else:
             rows = speed(config)
             print(f"\n{name}\n{speed_table(rows)}")
@@ -198,35 +190,6 @@ def agreement_table(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     header = ["policy", "subnets", "simulated", "runtime", "largest gap", "worst logit", "mean"]
     return table([*header, "weight bytes", "file bytes", "agrees"], lines)
-
-
-def low_bits(config: Config) -> list[dict[str, Any]]:
-    """Quality of uniform subnets in fp32, and with 4-bit weights rounded in each way."""
-    rows = []
-    with Run.open(config) as run:
-        train(run)
-        supernet = open_supernet(run)
-        space, task = supernet.space, supernet.task
-        batches = [inputs for inputs, _ in islice(task.split("train"), CALIBRATION_BATCHES)]
-        for arch in space.uniform(5):
-            full = evaluate(supernet.model, task, arch, "test")[task.quality]
-            row: dict[str, Any] = {"architecture": dict(arch), "fp32": full}
-            for rounding in ROUNDINGS:
-                supernet.model.calibrate(batches, rounding)
-                coarse = space.with_scheme(arch, "w4")
-                row[rounding] = evaluate(supernet.model, task, coarse, "test")[task.quality]
-            rows.append(row)
-    return rows
-
-
-def low_bits_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line per subnet, the smallest first."""
-    names = ("fp32", *ROUNDINGS)
-    lines = [
-        [f"uniform-{index}", *(number(row[name], 4) for name in names)]
-        for index, row in enumerate(rows)
-    ]
-    return table(["subnet", "fp32", *(f"w4, {name}" for name in ROUNDINGS)], lines)
 
 
 def speed(config: Config) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.blocks import Block, Workload
 from search_spaces.decoder import DecoderSpace
+from search_spaces.schemes import ENDS
 from search_spaces.transformer import TransformerSpace
 from search_spaces.vit import VisionTransformerSpace
 from supernet import decoder, vit
@@ -61,8 +62,10 @@ def _quantize(network: Network, block: Block, feeds: Mapping[str, Tensor]) -> No
     with observed_ranges(chained) as ranges:
         network.run(feeds)
     for place, part in enumerate(network.parts):
-        if part.name.startswith(f"{block.kind}."):
-            quantize_block(part.module, block.precision, within(ranges, str(place)))
+        kind = "fixed" if part.name in ENDS else part.name.partition(".")[0]
+        policy = tuple(pair for pair in block.precision if kind != "fixed" or pair[0] == part.name)
+        if kind == block.kind:
+            quantize_block(part.module, policy, within(ranges, str(place)))
 
 
 def _vit_chain(

@@ -16,6 +16,7 @@ from latency.graphs import OPSET, GraphLibrary
 from latency.policy import tolerance
 from supernet.parts import Network
 from supernet.quantization import QuantizedLinear
+from supernet.stored import StoredLayer
 
 ONNX_FACTS: Mapping[str, str] = {"opset": str(OPSET), "precision": "fp32"}
 """How `write_network` writes: see `DeviceBackend.build_facts`."""
@@ -98,7 +99,9 @@ def known_artifact(
 def schemes_of(network: Network) -> set[str]:
     """Schemes of a network's linear layers that are not in fp32."""
     layers = (layer for part in network.parts for layer in part.module.modules())
-    return {layer.scheme.name for layer in layers if isinstance(layer, QuantizedLinear)}
+    return {
+        layer.scheme.name for layer in layers if isinstance(layer, QuantizedLinear | StoredLayer)
+    }
 
 
 def build_key(backend: DeviceBackend) -> str:

@@ -29,9 +29,10 @@ from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
 
 from latency.database import storage_errors
-from latency.policy import write_policy
+from latency.policy import Layer, write_policy
 from supernet.parts import Network, Part, Port, example_inputs
 from supernet.quantization import QuantizedLinear, full_precision
+from supernet.stored import StoredLayer
 
 OPSET = 23
 DOMAIN = "elastic_nas"
@@ -93,7 +94,8 @@ class GraphLibrary:
         functions: dict[str, onnx.FunctionProto] = {}
         nodes, initializers = [], []
         examples: list[dict[str, Tensor]] = []
-        layers: dict[str, QuantizedLinear] = {}
+        layers: dict[str, Layer] = {}
+        upright: set[str] = set()
         for part in network.parts:
             quantized, part = part, replace(part, module=full_precision(part.module))
             key = module_key(part.module)
@@ -107,8 +109,10 @@ class GraphLibrary:
             for weight, (name, transposed) in weights.items():
                 owner, _, leaf = name.rpartition(".")
                 layer = quantized.module.get_submodule(owner)
-                if isinstance(layer, QuantizedLinear) and leaf == "weight":
+                if isinstance(layer, QuantizedLinear | StoredLayer) and leaf == "weight":
                     layers[f"{part.name}.{weight}"] = layer
+                    if not transposed:
+                        upright.add(f"{part.name}.{weight}")
                 array = parameters[name].detach().numpy()
                 initializers.append(
                     numpy_helper.from_array(
@@ -143,7 +147,7 @@ class GraphLibrary:
         for position in reversed(range(len(model.opset_import))):
             if model.opset_import[position].domain == DOMAIN:
                 del model.opset_import[position]
-        write_policy(model, layers)
+        write_policy(model, layers, upright)
         helper.set_model_props(model, dict(metadata or {}))
         onnx.checker.check_model(model)
         return model

@@ -5,7 +5,7 @@ What becomes of it in the runtime is in `docs/quantization.md`; a test looks at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from search_spaces.schemes import FULL
-from supernet.quantization import QuantizedLinear, float_weight
+from supernet.quantization import QuantizedLinear
+from supernet.stored import StoredLayer, float_weight
 
 CONTRIB = "com.microsoft"
 """Domain of onnxruntime's own operators."""
@@ -36,24 +37,35 @@ def tolerance(schemes: Iterable[str]) -> float:
     return max((TOLERANCES.get(name, 0.0) for name in schemes), default=0.0)
 
 
-def write_policy(model: onnx.ModelProto, layers: Mapping[str, QuantizedLinear]) -> None:
-    """Give the matrix products of a model their schemes, in place.
+Layer = QuantizedLinear | StoredLayer
+
+
+def write_policy(
+    model: onnx.ModelProto, layers: Mapping[str, Layer], upright: Collection[str] = ()
+) -> None:
+    """Give the weights of a model their schemes, in place.
 
     Args:
-        model: In fp32; every weight of `layers` is the second factor of MatMul nodes, `(I, O)`.
+        model: In fp32; a weight whose scheme has an arithmetic of its own is the second factor of
+            MatMul nodes, `(I, O)`.
         layers: By the name of the initializer with their weight.
+        upright: Names of those initializers that are `(O, I)` or `(O, ...)`.
 
     Raises:
         RuntimeError: A weight is not used that way.
     """
     if layers:
-        _Writer(model, layers).write()
+        _Writer(model, layers, upright).write()
 
 
 class _Writer:
-    def __init__(self, model: onnx.ModelProto, layers: Mapping[str, QuantizedLinear]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, layers: Mapping[str, Layer], upright: Collection[str]
+    ) -> None:
         self.model = model
         self.layers = layers
+        self.upright = upright
+        self.shapes = {one.name: tuple(one.dims) for one in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.made: dict[object, str] = {}
@@ -75,12 +87,21 @@ class _Writer:
             if not used:
                 self.nodes.append(node)
                 continue
-            if node.op_type != "MatMul" or used != [node.input[1]]:
+            for name in used:
+                if self.layers[name].scheme.runs_as == FULL and name not in written:
+                    self._stored(name, self.layers[name])
+            written.update(used)
+            arithmetic = [name for name in used if self.layers[name].scheme.runs_as != FULL]
+            if not arithmetic:
+                self.nodes.append(node)
+                continue
+            layer = self.layers[arithmetic[0]]
+            if node.op_type != "MatMul" or used != [node.input[1]] or used[0] in self.upright:
                 raise RuntimeError(f"{used[0]} is a factor of {node.op_type}, not of a MatMul")
-            written.add(used[0])
-            self._product(node, self.layers[used[0]])
+            assert isinstance(layer, QuantizedLinear)
+            self._product(node, layer)
         if missing := set(self.layers) - written:
-            raise RuntimeError(f"no MatMul of the graph has the weights {sorted(missing)}")
+            raise RuntimeError(f"no node of the graph has the weights {sorted(missing)}")
         kept = [one for one in graph.initializer if one.name not in self.layers]
         del graph.node[:], graph.initializer[:]
         graph.node.extend(self.nodes)
@@ -92,47 +113,52 @@ class _Writer:
         x, weight = node.input
         (out,) = node.output
         scheme = layer.scheme
-        if scheme.name in FLOAT_TYPES:
-            self._stored_float(weight, layer)
-            self.nodes.append(node)
-        elif scheme.group is not None and scheme.runs_as == FULL:
-            self._stored_groups(weight, layer)
-            self.nodes.append(node)
-        elif scheme.group is not None:
+        if scheme.group is not None:
             self._by_groups(x, weight, out, layer)
-        elif scheme.activations == "float":
-            self._stored_integers(weight, layer)
-            self.nodes.append(node)
         elif scheme.activations == "static":
             self._static(x, weight, out, layer)
         else:
             self._dynamic(x, weight, out, layer)
 
-    def _stored_float(self, weight: str, layer: QuantizedLinear) -> None:
-        """16 bits in the file; the cast is a constant that the runtime computes when it loads."""
+    def _stored(self, weight: str, layer: Layer) -> None:
+        """Few bits in the file, the floats of before when the runtime has loaded it.
+
+        Whatever reads the weight finds it in its own shape: what makes it is a constant.
+        """
+        if layer.scheme.name in FLOAT_TYPES:
+            self._stored_float(weight, layer)
+        elif layer.scheme.group is None:
+            self._stored_integers(weight, layer)
+        else:
+            self._stored_groups(weight, layer)
+
+    def _stored_float(self, weight: str, layer: Layer) -> None:
         name = layer.scheme.name
-        values = float_weight(layer.weight.detach().T.contiguous(), layer.scheme)
-        raw = values.view(torch.int16).numpy().tobytes()
+        values = float_weight(layer.weight.detach(), layer.scheme)  # (O, I)
+        values = values.reshape(self.shapes[weight]) if weight in self.upright else values.T
+        raw = values.contiguous().view(torch.int16).numpy().tobytes()
         stored = helper.make_tensor(
             f"{weight}.{name}", FLOAT_TYPES[name], values.shape, raw, raw=True
         )
         self.initializers.append(stored)
         self._node("Cast", [stored.name], weight, to=TensorProto.FLOAT)
 
-    def _stored_integers(self, weight: str, layer: QuantizedLinear) -> None:
-        """8 bits in the file, floats when the runtime has loaded it."""
-        values, scale = self._integers(weight, layer)
-        self._node("Cast", [values], f"{weight}.float", to=TensorProto.FLOAT)
-        self._node("Mul", [f"{weight}.float", scale], weight)
+    def _stored_integers(self, weight: str, layer: Layer) -> None:
+        integers = layer.integers()
+        values, scale = integers.values.numpy().T, integers.scale.numpy()  # (I, O), (O,)
+        if weight in self.upright:
+            shape = self.shapes[weight]  # (O, ...)
+            values, scale = values.T.reshape(shape), scale.reshape(-1, *(1 for _ in shape[1:]))
+        self._constant(f"{weight}.int8", np.ascontiguousarray(values))
+        self._constant(f"{weight}.scale", scale)
+        self._node("Cast", [f"{weight}.int8"], f"{weight}.float", to=TensorProto.FLOAT)
+        self._node("Mul", [f"{weight}.float", f"{weight}.scale"], weight)
 
-    def _stored_groups(self, weight: str, layer: QuantizedLinear) -> None:
-        """4 bits in the file, floats when the runtime has loaded it."""
+    def _stored_groups(self, weight: str, layer: Layer) -> None:
         integers = layer.integers()
         values = integers.values.numpy()  # (O, G, 32)
         _, groups, size = values.shape
-        raw = _packed(
-            values ^ np.uint8(8)
-        ).tobytes()  # q - 8 in two's complement: the top bit turned
+        raw = _packed(values ^ np.uint8(8)).tobytes()  # q - 8 in two's complement: top bit turned
         stored = helper.make_tensor(f"{weight}.int4", TensorProto.INT4, values.shape, raw, raw=True)
         self.initializers.append(stored)
         self._constant(f"{weight}.scale", integers.scale.numpy()[..., None])
@@ -141,12 +167,20 @@ class _Writer:
         self._node("Flatten", [f"{weight}.scaled"], f"{weight}.rows", axis=1)  # (O, G * 32)
         rows = f"{weight}.rows"
         if layer.in_features < groups * size:
-            ends = {"start": 0, "end": layer.in_features, "axis": 1}
-            for name, value in ends.items():
-                self._node("Constant", [], f"{weight}.{name}", value_ints=[value])
-            self._node("Slice", [rows, *(f"{weight}.{name}" for name in ends)], f"{rows}.filled")
+            ends = [self._whole(f"{weight}.{name}", [value]) for name, value in
+                    (("start", 0), ("end", layer.in_features), ("axis", 1))]  # fmt: skip
+            self._node("Slice", [rows, *ends], f"{rows}.filled")
             rows = f"{rows}.filled"
-        self._node("Transpose", [rows], weight, perm=[1, 0])
+        if weight in self.upright:
+            shape = self._whole(f"{weight}.shape", self.shapes[weight])
+            self._node("Reshape", [rows, shape], weight)
+        else:
+            self._node("Transpose", [rows], weight, perm=[1, 0])
+
+    def _whole(self, name: str, values: Sequence[int]) -> str:
+        """A constant of integers that is no weight."""
+        self._node("Constant", [], name, value_ints=list(values))
+        return name
 
     def _static(self, x: str, weight: str, out: str, layer: QuantizedLinear) -> None:
         """What QDQ nodes become, with the bias, which they would leave to a node of its own."""

@@ -188,7 +188,8 @@ def _chain(
     facts: dict[str, object] = {"block": str(block), "copies": copies, "workload": str(workload)}
     shape = space.to_json() | {"embed": [], "depth": [], "heads": [], "ffn": []}
     shape.pop("drop_order")
-    shape.pop("precision", None)
+    for name in ("precision", "precision_ends"):
+        shape.pop(name, None)
     text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:20]
     path = folder / f"{name}{backend.suffix}"

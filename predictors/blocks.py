@@ -52,7 +52,15 @@ class BlockCounts:
                 ]
                 shape = (len(embeds), *map(len, choices))
                 self._columns.append(np.array(found).reshape(shape))
-        self._fixed = np.array([column["fixed", (e,), ()] for e in embeds])
+        ends = [gene(part) for part in space.ends]
+        self._ends = [names.index(name) for name in ends]
+        choices = [space.choices[name] for name in ends]
+        fixed = [
+            column["fixed", (e,), _policy(space.ends, chosen)]
+            for e in embeds
+            for chosen in product(*choices)
+        ]
+        self._fixed = np.array(fixed).reshape(len(embeds), *map(len, choices))
         depths = np.zeros((len(space.choices["depth"]), space.dimensions), dtype=np.int64)
         depths[:, self._depth] = np.arange(len(depths))
         widths = [own[0] for own in self._genes]
@@ -68,7 +76,8 @@ class BlockCounts:
         embed, width = genes[:, self._embed], len(self.blocks)
         kept = self._kept[genes[:, self._depth]]  # (n, 2 * layers)
         first = np.arange(len(genes)) * width
-        counts = np.bincount(first + self._fixed[embed], minlength=len(genes) * width)
+        fixed = self._fixed[(embed, *genes[:, self._ends].T)]
+        counts = np.bincount(first + fixed, minlength=len(genes) * width)
         for place, (own, columns) in enumerate(zip(self._genes, self._columns, strict=True)):
             here = kept[:, place]
             flat = (first + columns[(embed, *genes[:, own].T)])[here]

@@ -107,17 +107,6 @@ class GaussianProcess:
         result: Floats = self._cross(inputs) @ self._solved
         return result
 
-    def marginal(self, inputs: Inputs) -> tuple[Floats, Floats]:
-        """Posterior mean and variance, each `(k,)`, without noise."""
-        features = self._scaled(inputs.features)
-        cross = self._cross(inputs)
-        width = max(1, inputs.context.shape[1])
-        norm = (features**2).sum(axis=1)
-        ones = np.ones(len(inputs))
-        own = self._total([(inputs.context**2).sum(axis=1) / width, ones, norm, norm**2, ones])
-        spent = np.einsum("kn,kn->k", cross @ self._inverse, cross)
-        return cross @ self._solved, np.maximum(own - spent, 0.0)
-
     def posterior(self, inputs: Inputs) -> tuple[Floats, Floats]:
         """Posterior mean `(k,)` and covariance `(k, k)`, without noise."""
         cross = self._cross(inputs)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from search_spaces.blocks import Block
-from search_spaces.schemes import PARTS_OF
+from search_spaces.schemes import FULL
 from search_spaces.space import Architecture
-from search_spaces.transformer import TransformerSpace, gene
+from search_spaces.transformer import TransformerSpace
 
 
 def propose(
@@ -33,21 +33,16 @@ def propose(
         costs: Such as the latency of a block under a workload, or its bytes.
         count: Bounds to try, at least 1; fewer policies come back where bounds give the same.
     """
-    options = [
-        (place, policy)
-        for place in range(2 * len(space.subnet(arch).layers))
-        for policy in space.policies(("attention", "ffn")[place % 2])
-    ]
-    blocks = space.blocks(arch)[1:]
-    layers = [layer.index for layer in space.subnet(arch).layers]
+    blocks, genes = space.blocks(arch), space.policy_genes(arch)
     candidates = [
         (place, block)
-        for place, policy in options
-        if (block := blocks[place].with_policy(policy)) not in space.left_out
+        for place, given in enumerate(blocks)
+        for policy in space.policies(given.kind)
+        if (block := given.with_policy(policy)) not in space.left_out
     ]
     loss = np.array(
         [
-            sum(losses[gene(part, layers[place // 2])][name] for part, name in block.precision)
+            sum(losses[genes[place][part]][name] for part, name in block.precision)
             for place, block in candidates
         ]
     )
@@ -64,8 +59,7 @@ def propose(
             values = dict(arch)
             for place, block in (candidates[index] for index in chosen):
                 schemes = dict(block.precision)
-                for name in PARTS_OF[block.kind]:
-                    values[gene(name, layers[place // 2])] = schemes.get(name, "fp32")
+                values |= {name: schemes.get(part, FULL) for part, name in genes[place].items()}
             found[space.architecture(values)] = None
     return list(found)
 

@@ -104,20 +104,13 @@ class QualityPredictor:
             return np.full(len(inputs), self._constant)
         return self._warp.inverse(self._process.mean(inputs))
 
-    def hoped(self, inputs: Inputs, deviations: float) -> Floats:
-        """Values better than the median by so many deviations, shape `(k,)`."""
-        if self._process is None or self._warp is None:
-            return np.full(len(inputs), self._constant)
-        mean, variance = self._process.marginal(inputs)
-        deviation = np.sqrt(variance + self._process.weights.noise)
-        return self._warp.inverse(mean - deviations * deviation)
-
     def sample(self, inputs: Inputs, count: int, rng: np.random.Generator) -> Floats:
         """Values that may be, drawn together, shape `(count, k)`."""
         if self._process is None or self._warp is None:
             return np.full((count, len(inputs)), self._constant)
         mean, covariance = self._process.posterior(inputs)
-        covariance[np.diag_indices_from(covariance)] += self._process.weights.noise
+        noise = self._process.weights.noise
+        covariance[np.diag_indices_from(covariance)] += noise
         root = _root(covariance)
         draws = rng.standard_normal((count, len(inputs)))
         return self._warp.inverse(mean + draws @ root.T)

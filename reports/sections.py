@@ -10,7 +10,7 @@ from reports import numbers, sentences
 from reports.axes import best_by_quality
 from reports.figures import latency_pairs
 from reports.policies import Square, squares
-from reports.shapes import Layer, Limits, describe, layers_of
+from reports.shapes import Layer, Limits, describe, ends_of, layers_of
 from reports.stages import (
     Front,
     FrontSubnet,
@@ -48,6 +48,8 @@ class Card:
     """The same in words."""
     policy: tuple[Square, ...] = ()
     """The schemes of its linear layers; empty where there is no choice."""
+    ends: str = ""
+    """The schemes of stem and head, where they have any."""
     plans: tuple[str, ...] = ()
     """Where the runtime means to run it, where it tells."""
     reference: bool = False
@@ -353,4 +355,5 @@ def _card(name: str, note: str, genes: Genes, most: Limits) -> Card:
         layers=layers_of(genes, most.layers),
         lines=describe(genes, most.layers),
         policy=squares(genes),
+        ends=", ".join(ends_of(genes)),
     )

@@ -1,6 +1,7 @@
 """What each linear layer loses under each scheme, as one SVG picture: light or dark as its reader.
 
-A row for each layer, a group of columns for each scheme; the shade is the logarithm of the loss.
+A row for each layer, and for stem and head where they have schemes; a group of columns for each
+scheme. The shade is the logarithm of the loss.
 """
 
 import math
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from html import escape
 
 from reports.numbers import significant
-from reports.shapes import PARTS, SCHEME_GENE
+from reports.shapes import ENDS, PARTS, SCHEME_GENE
 from reports.stages import Sensitivities
 
 WIDTH = 820
@@ -33,8 +34,8 @@ _STYLE = """
 .se-cell{fill:#62b0f0}.se-empty{fill:#242a31}.se-on{fill:#14181d}}
 """.replace("\n", "")
 
-Losses = Mapping[tuple[int, str, str], float]
-"""By layer, part and scheme."""
+Losses = Mapping[tuple[str, str, str], float]
+"""By row, part and scheme; stem and head are a row without parts."""
 
 
 def sensitivity_svg(found: Sensitivities) -> str:
@@ -43,14 +44,16 @@ def sensitivity_svg(found: Sensitivities) -> str:
     positive = [value for value in losses.values() if value > 0]
     if not positive:
         return ""
-    layers = sorted({layer for layer, _, _ in losses})
+    there = {row for row, _, _ in losses}
+    rows = sorted(there - set(ENDS), key=int)
+    rows = ["stem"] * ("stem" in there) + rows + ["head"] * ("head" in there)
     schemes = list(dict.fromkeys(scheme for _, _, scheme in losses))
     parts = [part for part in PARTS if any(part == one for _, one, _ in losses)]
     high = max(positive)
     unit, unit_name = next((u for u in _UNITS if high >= u[0]), _UNITS[-1])
     group = (WIDTH - _LEFT - _RIGHT + _GAP) / len(schemes) - _GAP
-    width = group / len(parts)
-    height = _TOP + _ROW * len(layers) + _BOTTOM
+    width = group / max(len(parts), 1)
+    height = _TOP + _ROW * len(rows) + _BOTTOM
     title = f"Loss of each linear layer under each scheme alone, in the {found.subnet} subnet"
     pieces = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
@@ -62,9 +65,9 @@ def sensitivity_svg(found: Sensitivities) -> str:
     if width < _ROOM_FOR_TEXT:
         names = ", ".join(_SHORT[part] for part in parts)
         pieces.append(_text(WIDTH - _RIGHT, 97, f"columns: {names}", "se-small", "end"))
-    for row, layer in enumerate(layers):
-        y = _TOP + _ROW * row
-        pieces.append(_text(_LEFT - 8, y + 17, f"layer {layer}", "se-small", "end"))
+    labels = {row: row if row in ENDS else f"layer {row}" for row in rows}
+    for place, row in enumerate(rows):
+        pieces.append(_text(_LEFT - 8, _TOP + _ROW * place + 17, labels[row], "se-small", "end"))
     for place, scheme in enumerate(schemes):
         left = _LEFT + place * (group + _GAP)
         pieces.append(_text(left + group / 2, 80, scheme, "", "middle"))
@@ -72,21 +75,28 @@ def sensitivity_svg(found: Sensitivities) -> str:
             x = left + column * width
             if width >= _ROOM_FOR_TEXT:
                 pieces.append(_text(x + width / 2, 97, _SHORT[part], "se-small", "middle"))
-            for row, layer in enumerate(layers):
-                loss = losses.get((layer, part, scheme))
-                pieces += _cell(
-                    x, _TOP + _ROW * row, width, loss, high, unit,
-                    f"layer {layer}, {PARTS[part]}, {scheme}",
-                )  # fmt: skip
+            for at, row in enumerate(rows):
+                if row not in ENDS:
+                    name = f"{labels[row]}, {PARTS[part]}, {scheme}"
+                    loss = losses.get((row, part, scheme))
+                    pieces += _cell(x, _TOP + _ROW * at, width, loss, high, unit, name)
+        for at, row in enumerate(rows):
+            if row in ENDS:
+                name, loss = f"{row}, {scheme}", losses.get((row, "", scheme))
+                pieces += _cell(left, _TOP + _ROW * at, group, loss, high, unit, name)
     return "".join(pieces) + "</svg>"
 
 
 def _losses(found: Sensitivities) -> Losses:
     """Finite losses of the schemes that are not fp32, in the order of the file."""
+    places = {f"precision.{end}": (end, "") for end in ENDS}
+    for name in found.losses:
+        if match := SCHEME_GENE.fullmatch(name):
+            places[name] = match[2], match[1]
     return {
-        (int(match[2]), match[1], scheme): value
+        (*places[name], scheme): value
         for name, of_schemes in found.losses.items()
-        if (match := SCHEME_GENE.fullmatch(name))
+        if name in places
         for scheme, value in of_schemes.items()
         if scheme != "fp32" and value is not None and math.isfinite(value)
     }

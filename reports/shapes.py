@@ -17,6 +17,8 @@ PARTS = {
 """Parts of a layer that have a scheme each, and what people call them."""
 SCHEME_GENE = re.compile(rf"precision\.({'|'.join(PARTS)})\.(\d{{1,3}})")
 """Genes of a precision policy."""
+ENDS = ("stem", "head")
+"""What may have a scheme beside the layers, as `precision.stem`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ def describe(genes: Genes, layers: int) -> tuple[str, ...]:
         lines += _policies(genes, layers)
     known = {f"{kind}.{i}" for kind, i, _ in _layer_genes(genes)} | {"embed", "depth"}
     known |= {name for name in genes if SCHEME_GENE.fullmatch(name)}
+    known |= {f"precision.{end}" for end in ENDS}
     known = known if kept else set()
     rest = [f"{name} = {value}" for name, value in sorted(genes.items()) if name not in known]
     return (*lines, *rest)
@@ -103,7 +106,12 @@ def _policies(genes: Genes, layers: int) -> list[str]:
         f"{PARTS[part]} " + " ".join(chosen.get(i, MISSING) for i in range(layers))
         for part, chosen in sorted(found.items(), key=lambda item: list(PARTS).index(item[0]))
         if set(chosen.values()) != {"fp32"}
-    ]
+    ] + ends_of(genes)
+
+
+def ends_of(genes: Genes) -> list[str]:
+    """Stem and head with their schemes, where these are genes."""
+    return [f"{end} {genes[key]}" for end in ENDS if (key := f"precision.{end}") in genes]
 
 
 def _layer_genes(genes: Genes) -> list[tuple[str, int, int]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from search_spaces.blocks import Block, Cost, Workload
 from search_spaces.errors import UserError
+from search_spaces.schemes import SCHEMES
 from search_spaces.transformer import TransformerSpace
 
 BYTES_PER_CACHED = 4
@@ -25,9 +26,11 @@ class DecoderSpace(TransformerSpace):
         ffn: SwiGLU widths of a layer (arXiv:2002.05202).
         drop_order: See `TransformerSpace`.
         precision: See `TransformerSpace`.
+        precision_ends: See `TransformerSpace`.
     """
 
     family = "decoder"
+    head_schemes = tuple(SCHEMES)
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class DecoderSpace(TransformerSpace):
         group: int = 1,
         drop_order: Sequence[int] | None = None,
         precision: Sequence[str] = (),
+        precision_ends: Sequence[str] = (),
     ) -> None:
         for name, value in (("vocabulary", vocabulary), ("context", context)):
             if value < 1:
@@ -59,6 +63,7 @@ class DecoderSpace(TransformerSpace):
             group=group,
             drop_order=drop_order,
             precision=precision,
+            precision_ends=precision_ends,
         )
 
     @property
@@ -118,7 +123,7 @@ class DecoderSpace(TransformerSpace):
         if block.kind == "ffn":
             ffn = block.width("ffn")
             return {"ffn_in": ((ffn, embed), (ffn, embed)), "ffn_out": ((embed, ffn),)}
-        return {}
+        return {"stem": ((self.vocabulary, embed),), "head": ((self.vocabulary, embed),)}
 
     def to_json(self) -> dict[str, object]:
         """Everything that `space_from_json` needs."""

@@ -68,12 +68,16 @@ takes its place."""
 
 PARTS: Final = ("qkv", "attention_out", "ffn_in", "ffn_out")
 """Linear layers of a transformer layer whose scheme is a gene each."""
+ENDS: Final = ("stem", "head")
+"""Embedding and classifier, whose scheme is a gene each in spaces that ask for it."""
 PARTS_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "fixed": (),
+    "fixed": ENDS,
     "attention": PARTS[:2],
     "ffn": PARTS[2:],
 }
 """Those of each kind of block."""
 
 Policy = tuple[tuple[str, str], ...]
-"""Part and scheme of what is not fp32, in the order of `PARTS`."""
+"""Part and scheme of what is not fp32, in the order of `PARTS` or `ENDS`."""
+STORED: Final = tuple(name for name, scheme in SCHEMES.items() if scheme.runs_as == FULL)
+"""Schemes of weights that are no factor of a matrix product: fewer bits in the file alone."""

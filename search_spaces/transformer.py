@@ -8,14 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import product
+from itertools import product, zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from search_spaces.blocks import PRECISION, Block, Cost, Workload
 from search_spaces.errors import UserError
-from search_spaces.schemes import FULL, PARTS, PARTS_OF, SCHEMES, Policy
+from search_spaces.schemes import ENDS, FULL, PARTS, PARTS_OF, SCHEMES, STORED, Policy
 from search_spaces.space import Architecture, Choice, SearchSpace
 
 REMEMBERED_SUBNETS = 1024
@@ -46,6 +46,8 @@ class Subnet:
     """Embedding width of the whole network."""
     layers: tuple[Layer, ...]
     """The layers that stay, first to last."""
+    ends: Policy = ()
+    """Stem and head, where they are not in fp32."""
 
 
 class TransformerSpace(SearchSpace):
@@ -53,7 +55,8 @@ class TransformerSpace(SearchSpace):
 
     All widths are nested prefixes (MatFormer, arXiv:2310.07707). Genes: `embed`, `depth`, and
     `heads.i` and `ffn.i` of every layer `i`; those of a dropped layer do not count. With more than
-    one scheme in `precision` also `precision.PART.i` for each of `search_spaces.schemes.PARTS`.
+    one scheme in `precision` also `precision.PART.i` for each of `search_spaces.schemes.PARTS`, and
+    `precision.stem` and `precision.head` where `precision_ends` names them.
 
     Args:
         embed: Embedding widths.
@@ -66,6 +69,8 @@ class TransformerSpace(SearchSpace):
             layer, the deepest first (LayerDrop, arXiv:1909.11556).
         precision: Names of `search_spaces.schemes.SCHEMES` that a linear layer may have, fp32
             among them; in any order. Without any, all is fp32.
+        precision_ends: Which of stem and head have a scheme too. What is no product of matrices
+            has those that only take fewer bits in the file.
 
     Raises:
         UserError: A choice is not a positive integer, they are not ascending, heads do not divide
@@ -73,6 +78,8 @@ class TransformerSpace(SearchSpace):
     """
 
     family: str
+    head_schemes: tuple[str, ...] = STORED
+    """Schemes that the head may have."""
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class TransformerSpace(SearchSpace):
         group: int = 1,
         drop_order: Sequence[int] | None = None,
         precision: Sequence[str] = (),
+        precision_ends: Sequence[str] = (),
     ) -> None:
         for name, values in (("embed", embed), ("depth", depth), ("heads", heads), ("ffn", ffn)):
             _check_choices(name, values)
@@ -109,6 +117,7 @@ class TransformerSpace(SearchSpace):
         self.group = group
         self.max_depth = layers
         self.precision = _schemes(precision)
+        self.ends = _ends(precision_ends) if self.precision else ()
         self.left_out: Mapping[Block, Block] = {}
         """Blocks that do not occur, and what takes the place of each; see `restricted`."""
         choices: dict[str, Sequence[Choice]] = {"embed": embed, "depth": depth}
@@ -123,6 +132,9 @@ class TransformerSpace(SearchSpace):
             for part in PARTS if self.precision else ():
                 choices[gene(part, index)] = self.precision
                 active[gene(part, index)] = {"depth": kept}
+        for part in self.ends:
+            allowed = self.head_schemes if part == "head" else STORED
+            choices[gene(part)] = tuple(name for name in self.precision if name in allowed)
         super().__init__(choices, active)
 
     def subnet(self, arch: Architecture) -> Subnet:
@@ -153,16 +165,22 @@ class TransformerSpace(SearchSpace):
                         precision=self._policy(arch, index),
                     )
                 )
-        return Subnet(embed=_integer(arch["embed"]), layers=tuple(layers))
+        ends = ((part, str(arch[gene(part)])) for part in self.ends)
+        return Subnet(
+            embed=_integer(arch["embed"]),
+            layers=tuple(layers),
+            ends=tuple((part, name) for part, name in ends if name != FULL),
+        )
 
     def _policy(self, arch: Architecture, index: int) -> Policy:
-        if not self.precision:
-            return ()
-        names = ((part, str(arch[gene(part, index)])) for part in PARTS)
+        # As the architecture has it: weights that know no policies are trained with some
+        names = ((part, str(arch.get(gene(part, index), FULL))) for part in PARTS)
         return tuple((part, name) for part, name in names if name != FULL)
 
     def with_scheme(self, arch: Architecture, name: str) -> Architecture:
         """The architecture with one scheme everywhere; fp32 gives what others are compared with.
+
+        Stem and head have the next finer one where they may not have it.
 
         Raises:
             UserError: The space does not have the scheme.
@@ -170,13 +188,47 @@ class TransformerSpace(SearchSpace):
         if name not in (self.precision or (FULL,)):
             raise UserError(f"scheme {name!r} is not one of space.precision {self.precision}")
         return self.architecture(
-            {key: name if key.startswith(PRECISION) else value for key, value in arch.items()}
+            {
+                key: self._at_least(key, name) if key.startswith(PRECISION) else value
+                for key, value in arch.items()
+            }
         )
+
+    def with_random_policy(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
+        """The widths of an architecture with a policy of this space, drawn at random.
+
+        Half of the policies have one scheme everywhere, which genes that are drawn one by one
+        hardly ever have; the other half are uniform over genes.
+
+        Args:
+            arch: Of this space, or of the same one without policies, whose genes it keeps.
+            rng: Where the policy is drawn from.
+        """
+        if not self.precision:
+            return arch
+        every = [name for name in self.names if name.startswith(PRECISION)]
+        counting = self.architecture({**dict.fromkeys(every, FULL), **arch})
+        genes = [name for name in every if name in counting]
+        alone = rng.random() < 0.5
+        drawn = rng.integers(len(self.precision), size=len(genes))
+        chosen = {
+            name: self._at_least(name, self.precision[drawn[0 if alone else place]])
+            for place, name in enumerate(genes)
+        }
+        return self.architecture({**arch, **chosen})
+
+    def _at_least(self, key: str, name: str) -> str:
+        """The coarsest choice of a gene that is no coarser than a scheme."""
+        finer = list(SCHEMES)[list(SCHEMES).index(name) :]
+        return next(str(choice) for choice in self.choices[key] if choice in finer)
 
     def schemes(self, arch: Architecture) -> frozenset[str]:
         """Schemes of the linear layers of a subnet that are not in fp32."""
-        layers = self.subnet(arch).layers if self.precision else ()
-        return frozenset(name for layer in layers for _, name in layer.precision)
+        if not self.precision:
+            return frozenset()
+        subnet = self.subnet(arch)
+        policies = (subnet.ends, *(layer.precision for layer in subnet.layers))
+        return frozenset(name for policy in policies for _, name in policy)
 
     def restricted(self, instead: Mapping[Block, Block]) -> TransformerSpace:
         """The space without some blocks: architectures with them become others.
@@ -197,19 +249,25 @@ class TransformerSpace(SearchSpace):
         if not self.left_out:
             return arch
         values = dict(arch)
-        _, *blocks = self.blocks(arch)
-        for place, layer in enumerate(self.subnet(arch).layers):
-            for block in blocks[2 * place : 2 * place + 2]:
-                if block in self.left_out:
-                    schemes = dict(self.left_out[block].precision)
-                    for part in PARTS_OF[block.kind]:
-                        values[gene(part, layer.index)] = schemes.get(part, FULL)
+        for block, names in zip(self.blocks(arch), self.policy_genes(arch), strict=True):
+            if block in self.left_out:
+                schemes = dict(self.left_out[block].precision)
+                values |= {name: schemes.get(part, FULL) for part, name in names.items()}
         return Architecture(values)
+
+    def policy_genes(self, arch: Architecture) -> list[dict[str, str]]:
+        """For each of `blocks`, the genes of its schemes by part."""
+        found = [{part: gene(part) for part in self.ends}]
+        for layer in self.subnet(arch).layers:
+            for kind in ("attention", "ffn"):
+                parts = PARTS_OF[kind] if self.precision else ()
+                found.append({part: gene(part, layer.index) for part in parts})
+        return found
 
     def blocks(self, arch: Architecture) -> tuple[Block, ...]:
         """The blocks whose costs add up to the subnet's: the fixed part, then two per layer."""
         subnet = self.subnet(arch)
-        blocks = [_fixed(subnet.embed)]
+        blocks = [_fixed(subnet.embed, subnet.ends)]
         for layer in subnet.layers:
             attention, ffn = (
                 _of_kind(layer.precision, kind) if layer.precision else ()
@@ -222,16 +280,17 @@ class TransformerSpace(SearchSpace):
     def all_blocks(self) -> tuple[Block, ...]:
         """Every distinct block of the space, those in fp32 first."""
         found: dict[Block, None] = {}
-        attention, ffn = self.policies("attention"), self.policies("ffn")
-        for policies in zip(attention, ffn, strict=True):
+        kinds = (self.policies(kind) for kind in ("fixed", "attention", "ffn"))
+        for fixed, attention, ffn in zip_longest(*kinds):
             for embed in self.choices["embed"]:
-                found[_fixed(_integer(embed))] = None
+                if fixed is not None:
+                    found[_fixed(_integer(embed), fixed)] = None
                 for index in range(self.max_depth):
-                    for heads in self.choices[f"heads.{index}"]:
+                    for heads in self.choices[f"heads.{index}"] if attention is not None else ():
                         sizes = (_integer(embed), _integer(heads), self.group)
-                        found[_attention(*sizes, policies[0])] = None
-                    for width in self.choices[f"ffn.{index}"]:
-                        found[_ffn(_integer(embed), _integer(width), policies[1])] = None
+                        found[_attention(*sizes, attention)] = None
+                    for width in self.choices[f"ffn.{index}"] if ffn is not None else ():
+                        found[_ffn(_integer(embed), _integer(width), ffn)] = None
         return tuple(found)
 
     def timed_blocks(self) -> tuple[Block, ...]:
@@ -240,10 +299,22 @@ class TransformerSpace(SearchSpace):
 
     def policies(self, kind: str) -> list[Policy]:
         """All policies of a kind of block, fp32 first."""
-        choices = self.precision[::-1] or (FULL,)
+        layer = self.precision[::-1] or (FULL,)
+        choices = [
+            layer
+            if kind != "fixed"
+            else self.choices[gene(part)][::-1]
+            if part in self.ends
+            else (FULL,)
+            for part in PARTS_OF[kind]
+        ]
         return [
-            tuple(pair for pair in zip(PARTS_OF[kind], names, strict=True) if pair[1] != FULL)
-            for names in product(choices, repeat=len(PARTS_OF[kind]))
+            tuple(
+                (part, str(name))
+                for part, name in zip(PARTS_OF[kind], names, strict=True)
+                if name != FULL
+            )
+            for names in product(*choices)
         ]
 
     def linears(self, block: Block) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -325,6 +396,7 @@ class TransformerSpace(SearchSpace):
             "drop_order": list(self.drop_order),
             # Not there without a choice: spaces from before there was one are as they were
             **({"precision": list(self.precision)} if self.precision else {}),
+            **({"precision_ends": list(self.ends)} if self.ends else {}),
         }
 
     @property
@@ -340,8 +412,8 @@ def _integer(value: object) -> int:
 
 
 @cache
-def _fixed(embed: int) -> Block:
-    return Block(kind="fixed", widths=(("embed", embed),))
+def _fixed(embed: int, precision: Policy = ()) -> Block:
+    return Block(kind="fixed", widths=(("embed", embed),), precision=precision)
 
 
 @cache
@@ -360,9 +432,16 @@ def _of_kind(policy: Policy, kind: str) -> Policy:
     return tuple(pair for pair in policy if pair[0] in PARTS_OF[kind])
 
 
-def gene(part: str, layer: int) -> str:
-    """Name of the gene that chooses the scheme of a part of a layer."""
-    return f"{PRECISION}{part}.{layer}"
+def gene(part: str, layer: int | None = None) -> str:
+    """Name of the gene that chooses the scheme of a part of a layer, or of stem or head."""
+    return f"{PRECISION}{part}" if layer is None else f"{PRECISION}{part}.{layer}"
+
+
+def _ends(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in ENDS:
+            raise UserError(f"space.precision_ends {name!r} is not one of {', '.join(ENDS)}")
+    return tuple(name for name in ENDS if name in names)
 
 
 def _schemes(names: Sequence[str]) -> tuple[str, ...]:

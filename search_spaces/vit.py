@@ -25,6 +25,7 @@ class VisionTransformerSpace(TransformerSpace):
         ffn: FFN widths of a layer.
         drop_order: See `TransformerSpace`.
         precision: See `TransformerSpace`.
+        precision_ends: See `TransformerSpace`.
     """
 
     family = "vit"
@@ -44,6 +45,7 @@ class VisionTransformerSpace(TransformerSpace):
         pooling: str = "cls",
         drop_order: Sequence[int] | None = None,
         precision: Sequence[str] = (),
+        precision_ends: Sequence[str] = (),
     ) -> None:
         for name, value in (
             ("image_size", image_size),
@@ -73,6 +75,7 @@ class VisionTransformerSpace(TransformerSpace):
             head_dim=head_dim,
             drop_order=drop_order,
             precision=precision,
+            precision_ends=precision_ends,
         )
 
     @property
@@ -130,7 +133,8 @@ class VisionTransformerSpace(TransformerSpace):
         if block.kind == "ffn":
             ffn = block.width("ffn")
             return {"ffn_in": ((ffn, embed),), "ffn_out": ((embed, ffn),)}
-        return {}
+        patch = self.channels * self.patch_size**2
+        return {"stem": ((embed, patch),), "head": ((self.num_classes, embed),)}
 
     def to_json(self) -> dict[str, object]:
         """Everything that `space_from_json` needs."""

@@ -11,8 +11,9 @@ from torch.utils.hooks import RemovableHandle
 
 from supernet.quantization import rounded_to_8_bits
 
-ROWS = 256
-"""Inputs of a layer in a batch that a range is chosen by, at most."""
+HALVES = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.float16).float()
+"""All numbers of 16 bits, in the order of their bits: what inputs are counted as."""
+LARGEST_HALF = 65504.0
 SHARES = tuple(share / 20 for share in range(20, 5, -1))
 """Ranges that are tried, as shares of the lowest and the highest input."""
 
@@ -26,35 +27,47 @@ def observed_ranges(module: nn.Module) -> Iterator[dict[str, tuple[float, float]
         the share of them in which the inputs lose least (`least_error`).
     """
     ranges: dict[str, tuple[float, float]] = {}
-    rows: dict[str, list[Tensor]] = {}
+    counts: dict[str, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
         low, high = (float(value) for value in torch.aminmax(x))
         known = ranges.get(name, (low, high))
         ranges[name] = (min(low, known[0]), max(high, known[1]))
-        inputs = x.flatten(0, -2)
-        rows.setdefault(name, []).append(inputs[:: -(-len(inputs) // ROWS)].clone())
+        counts[name] = counts.get(name, 0) + counted(x)
 
     with _watched(module, note):
         yield ranges
-    for name, some in rows.items():
-        ranges[name] = least_error(torch.cat(some), ranges[name])
+    for name, counted_inputs in counts.items():
+        ranges[name] = least_error(counted_inputs, ranges[name])
 
 
-def least_error(x: Tensor, bounds: tuple[float, float]) -> tuple[float, float]:
-    """The range, of `SHARES` of `bounds`, in which 8 bits give `x` with the least squared error.
+def counted(x: Tensor) -> Tensor:
+    """How many inputs are next to each of `HALVES`, shape `(65536,)` int64.
+
+    Their spacing is an eighth of a step of 8 bits at most, and they need no range beforehand.
+    """
+    halves = x.detach().float().clamp(-LARGEST_HALF, LARGEST_HALF).half().flatten()
+    places = halves.view(torch.int16).long() & 0xFFFF
+    return torch.bincount(places, minlength=len(HALVES))
+
+
+def least_error(counts: Tensor, bounds: tuple[float, float]) -> tuple[float, float]:
+    """The range, of `SHARES` of `bounds`, in which 8 bits give inputs with the least squared error.
 
     A few large inputs cost all others a coarser step; where those are few enough, it is better to
     clip them.
 
     Args:
-        x: Inputs, shape `(*batch, I)`.
-        bounds: The lowest and the highest of all inputs, of which `x` may be some.
+        counts: What `counted` gives, on any device.
+        bounds: The lowest and the highest input.
     """
+    counts = counts.cpu()
+    places = counts.nonzero()[:, 0]
+    x, times = HALVES[places], counts[places].double()
 
     def error(share: float) -> float:
         low, high = (torch.tensor(share * bound) for bound in bounds)
-        return float((rounded_to_8_bits(x, low, high) - x).square().sum())
+        return float(((rounded_to_8_bits(x, low, high) - x).square() * times).sum())
 
     best = min(SHARES, key=error)
     return best * bounds[0], best * bounds[1]

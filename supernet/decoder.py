@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.decoder import DecoderSpace
+from search_spaces.schemes import FULL, Policy
 from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
 from supernet.elastic import ElasticEmbedding, ElasticLinear, ElasticRMSNorm
@@ -156,6 +157,8 @@ class FfnBlock(nn.Module):
 class Stem(nn.Module):
     """Token embedding and positions."""
 
+    LINEARS: ClassVar = {"stem": ("tokens",)}
+
     def __init__(self, space: DecoderSpace, *, embed: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(space.vocabulary, embed)
@@ -171,6 +174,8 @@ class Stem(nn.Module):
 
 class Head(nn.Module):
     """Normalisation and the scores of every token of the vocabulary."""
+
+    LINEARS: ClassVar = {"head": ("linear",)}
 
     def __init__(self, *, embed: int, vocabulary: int) -> None:
         super().__init__()
@@ -301,11 +306,14 @@ class ElasticAttentionBlock(nn.Module):
         past: Sequence[Tensor],
         kv_heads: int,
         dropout: float,
+        policy: Policy = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`AttentionBlock.forward` with the first `kv_heads` groups of heads."""
-        qkv = self.qkv(self.norm(x), kv_heads * (self.group + 2) * self.head_dim)
+        schemes = dict(policy)
+        width = kv_heads * (self.group + 2) * self.head_dim
+        qkv = self.qkv(self.norm(x), width, schemes.get("qkv", FULL))
         out, key, value = grouped_attention(qkv, positions, past, self.group, self.head_dim)
-        out = self.out(out, x.shape[-1])
+        out = self.out(out, x.shape[-1], schemes.get("attention_out", FULL))
         return x + (F.dropout(out, dropout) if dropout else out), key, value
 
 
@@ -319,10 +327,12 @@ class ElasticFfnBlock(nn.Module):
         self.up = ElasticLinear(embed, ffn, bias=False)
         self.down = ElasticLinear(ffn, embed, bias=False)
 
-    def forward(self, x: Tensor, ffn: int, dropout: float) -> Tensor:
+    def forward(self, x: Tensor, ffn: int, dropout: float, policy: Policy = ()) -> Tensor:
         """`(B, S, E)` to `(B, S, E)`, with the first `ffn` hidden features."""
-        hidden = self.norm(x)
-        out = self.down(F.silu(self.gate(hidden, ffn)) * self.up(hidden, ffn), x.shape[-1])
+        schemes = dict(policy)
+        hidden, first = self.norm(x), schemes.get("ffn_in", FULL)
+        hidden = F.silu(self.gate(hidden, ffn, first)) * self.up(hidden, ffn, first)
+        out = self.down(hidden, x.shape[-1], schemes.get("ffn_out", FULL))
         return x + (F.dropout(out, dropout) if dropout else out)
 
 
@@ -402,9 +412,11 @@ class DecoderSupernet(WeightSharing[Decoder]):
         attention, ffn = tuple(self.attention), tuple(self.ffn)
         for place, layer in enumerate(subnet.layers):
             cached = past[2 * place : 2 * place + 2]
-            x, key, value = attention[layer.index](x, positions, cached, layer.kv_heads, dropout)
+            x, key, value = attention[layer.index](
+                x, positions, cached, layer.kv_heads, dropout, layer.precision
+            )
             present += [key, value]
-            x = ffn[layer.index](x, layer.ffn, dropout)
+            x = ffn[layer.index](x, layer.ffn, dropout, layer.precision)
         return self.head(x), *present
 
     def outputs(self, arch: Architecture, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -9,18 +9,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search_spaces.schemes import FULL, SCHEMES
 from supernet.gradients import prefix
+from supernet.straight_through import rounded_input, rounded_weight
 
 
 class ElasticLinear(nn.Linear):
     """Linear layer of which any leading part is a layer."""
 
-    def forward(self, x: Tensor, out_width: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, out_width: int | None = None, scheme: str = FULL) -> Tensor:
         """Apply the part of the layer that fits `x`.
 
         Args:
             x: Input, shape `(*batch, in_width)` with `in_width <= in_features`.
             out_width: Output features to keep; None keeps all.
+            scheme: What weights and input are rounded to, straight through.
 
         Returns:
             Output, shape `(*batch, out_width)`, same dtype as `x`.
@@ -36,7 +39,11 @@ class ElasticLinear(nn.Linear):
                 f"{self.out_features} x {self.in_features}"
             )
         bias = None if self.bias is None else prefix(self.bias, width)
-        return F.linear(x, prefix(self.weight, width, in_width), bias)
+        weight = prefix(self.weight, width, in_width)
+        if scheme != FULL:
+            weight = rounded_weight(weight, SCHEMES[scheme])
+            x = rounded_input(x, SCHEMES[scheme])
+        return F.linear(x, weight, bias)
 
 
 class ElasticLayerNorm(nn.LayerNorm):

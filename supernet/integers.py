@@ -1,12 +1,10 @@
 """Weights as integers: which ones stand for given floats. `O` outputs, `I` inputs, `G` groups.
 
-How the integers of `w4` are chosen (its scales and its format are free of that):
+How the integers of `w4` are chosen; the largest weight of a group, with its sign, is -8 scales:
 
-- `nearest`: the largest weight of a group, with its sign, is -8 scales; the others are rounded.
-- `scaled`: of a few smaller and larger scales the one with the least error, each input's counting
-  as much as its mean square in calibration (as GPTQ and AWQ look for clipping, arXiv:2306.00978).
+- `nearest`: the others are rounded.
 - `compensated`: GPTQ (arXiv:2210.17323): inputs one after the other, and what rounding one loses is
-  made up by those to come, as far as they go together in calibration; scales as in `scaled`.
+  made up by those to come, as far as they go together in calibration.
 """
 
 from __future__ import annotations
@@ -20,10 +18,8 @@ from torch.nn import functional as F
 
 from search_spaces.schemes import Scheme
 
-Rounding = Literal["nearest", "scaled", "compensated"]
-ROUNDINGS: Final[tuple[Rounding, ...]] = ("nearest", "scaled", "compensated")
-SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, -1.0, -0.95, -0.9, -0.85, -0.8, -1.1)
-"""Scales that `scaled` tries, as shares of the one of `nearest`."""
+Rounding = Literal["nearest", "compensated"]
+ROUNDINGS: Final[tuple[Rounding, ...]] = ("nearest", "compensated")
 DAMPING = 0.01
 """Share of the mean square that is added to every input's, for those that hardly vary."""
 
@@ -75,25 +71,22 @@ def integer_weight(
         scale = _nearest_scale(groups)
         return IntegerWeight(values=_in_16(groups, scale).to(torch.uint8), scale=scale)
     moment = F.pad(moment, (0, missing, 0, missing))  # (G * 32, G * 32)
-    if rounding == "scaled":
-        groups = padded.view(weight.shape[0], -1, scheme.group)
-        scale = _best_scale(groups, moment.diagonal().view(-1, scheme.group))
-        return IntegerWeight(values=_in_16(groups, scale).to(torch.uint8), scale=scale)
     return _compensated(padded, moment, scheme.group)
 
 
 def _compensated(weight: Tensor, moment: Tensor, group: int) -> IntegerWeight:
     """GPTQ for weights of shape `(O, G * 32)`."""
     outputs, inputs = weight.shape
-    left, square = weight.clone(), moment.diagonal()
-    damped = moment + DAMPING * square.mean().clamp(min=1e-12) * torch.eye(inputs)
+    left = weight.clone()
+    damping = DAMPING * moment.diagonal().mean().clamp(min=1e-12)
+    damped = moment + damping * torch.eye(inputs)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)))
     upper = inverse.mT  # of the inverse, as GPTQ has it
     values = torch.empty(outputs, inputs // group, group, dtype=torch.uint8)
     scales = torch.empty(outputs, inputs // group)
     for place in range(inputs // group):
         columns = slice(place * group, (place + 1) * group)
-        scale = _best_scale(left[:, None, columns], square[None, columns])  # (O, 1)
+        scale = _nearest_scale(left[:, None, columns])  # (O, 1)
         scales[:, place] = scale[:, 0]
         for index in range(place * group, (place + 1) * group):
             integer = _in_16(left[:, None, index, None], scale)[:, 0, 0]  # (O,)
@@ -108,15 +101,6 @@ def _nearest_scale(groups: Tensor) -> Tensor:
     largest = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))[..., 0]
     scale = largest / -8
     return torch.where(scale == 0, torch.ones_like(scale), scale)
-
-
-def _best_scale(groups: Tensor, square: Tensor) -> Tensor:
-    """Of `SCALES`, that of the least error; inputs count by `square`, shape `(G, 32)`."""
-    first = _nearest_scale(groups)
-    tried = torch.tensor(SCALES)[:, None, None] * first  # (S, O, G)
-    floats = (_in_16(groups, tried) - 8) * tried[..., None]  # (S, O, G, 32)
-    errors = ((floats - groups).square() * square).sum(dim=-1)  # (S, O, G)
-    return tried.gather(0, errors.argmin(dim=0, keepdim=True))[0]
 
 
 def _in_16(groups: Tensor, scale: Tensor) -> Tensor:

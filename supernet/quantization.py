@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,8 @@ from torch.nn import functional as F
 
 from search_spaces.schemes import SCHEMES, Policy, Scheme
 from supernet.integers import IntegerWeight, Rounding, integer_weight
+from supernet.stored import StoredLayer, float_weight
 
-FLOAT_TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
-LARGEST_FP16 = 65504.0
 LEVELS = 255
 """Steps between the lowest and the highest 8-bit input."""
 
@@ -37,13 +36,6 @@ Ranges = Mapping[str, tuple[float, float]]
 Moments = Mapping[str, Tensor]
 """Mean of the products of their inputs, shape `(I, I)` each."""
 Found = TypeVar("Found")
-
-
-def float_weight(weight: Tensor, scheme: Scheme) -> Tensor:
-    """Weights in 16 bits, finite where they were."""
-    if scheme.name == "fp16":
-        weight = weight.clamp(-LARGEST_FP16, LARGEST_FP16)
-    return weight.to(FLOAT_TYPES[scheme.name])
 
 
 def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +147,9 @@ def quantize_block(
     for part, name in policy:
         for layer in linears[part]:
             linear = block.get_submodule(layer)
-            assert isinstance(linear, nn.Linear)
+            if not isinstance(linear, nn.Linear):
+                setattr(block, layer, StoredLayer(linear, SCHEMES[name]))
+                continue
             moment = (moments or {}).get(layer)
             quantized = QuantizedLinear(linear, SCHEMES[name], ranges.get(layer), moment, rounding)
             setattr(block, layer, quantized)
@@ -171,13 +165,15 @@ def within(found: Mapping[str, Found], path: str) -> dict[str, Found]:
 
 def full_precision(module: nn.Module) -> nn.Module:
     """The module with fp32 layers on the same parameters; itself where all are."""
+    if isinstance(module, StoredLayer):
+        return module.layer
     if isinstance(module, QuantizedLinear):
         linear = nn.Linear.__new__(nn.Linear)
         nn.Module.__init__(linear)
         linear.in_features, linear.out_features = module.in_features, module.out_features
         linear.weight, linear.bias = module.weight, module.bias
         return linear.train(module.training)
-    if not any(isinstance(one, QuantizedLinear) for one in module.modules()):
+    if not any(isinstance(one, QuantizedLinear | StoredLayer) for one in module.modules()):
         return module
     twin = copy.copy(module)
     twin._modules = {

@@ -16,6 +16,7 @@ from torch import Tensor
 from search_spaces.errors import UserError
 from search_spaces.sampling import sample_by_cost
 from search_spaces.space import Architecture, SearchSpace
+from search_spaces.transformer import TransformerSpace
 from supernet.distillation import DistillationLoss, kl_divergence
 from supernet.gradients import SharedGradients
 
@@ -69,6 +70,25 @@ def sandwich(
     else:
         drawn = [sample_by_cost(space, cost, 1, rng)[0] for _ in range(random_subnets)]
     return [space.largest, space.smallest, *drawn]
+
+
+def with_policies(
+    architectures: Sequence[Architecture], policies: TransformerSpace, *, seed: int, step: int
+) -> list[Architecture]:
+    """What a step of quantization-aware training takes instead of the subnets of `sandwich`.
+
+    The largest stays in fp32, since the others learn from it. These have a random policy each, and
+    so has the largest once more, at the end. A function of its arguments alone.
+
+    Args:
+        architectures: The largest first, all without a policy.
+        policies: The same space with policies.
+        seed: Seed of the training.
+        step: Index of the step.
+    """
+    teacher, *students = architectures
+    rng = np.random.default_rng(np.random.SeedSequence((seed, step), spawn_key=(2,)))
+    return [teacher, *(policies.with_random_policy(arch, rng) for arch in (*students, teacher))]
 
 
 def sandwich_step(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_spaces.schemes import FULL, PARTS_OF, SCHEMES
+from search_spaces.schemes import FULL, SCHEMES
 from search_spaces.space import Architecture
-from search_spaces.transformer import gene
 from supernet.quantization import QuantizedLinear
 from supernet.sharing import WeightSharing
+from supernet.stored import StoredLayer
 
 Sensitivities = Mapping[str, Mapping[str, float]]
 """By the name of a gene and a scheme: nats per prediction; 0 for fp32."""
@@ -45,10 +45,14 @@ def sensitivities(
 
     with torch.inference_mode(False), torch.enable_grad():
         plain = model.extract(space.with_scheme(arch, FULL))
-        for name, child in plain.named_modules():
-            if isinstance(child, nn.Linear):
-                child.register_forward_hook(partial(note, name))
+        watched = [
+            child.register_forward_hook(partial(note, name))
+            for name, child in plain.named_modules()
+            if isinstance(child, nn.Linear | nn.Embedding | nn.Conv2d)
+        ]
         results = plain(inputs)
+        for handle in watched:
+            handle.remove()
         logits = results if isinstance(results, Tensor) else results[0]
         loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -59,25 +63,26 @@ def sensitivities(
 
     def quantized(name: str, scheme: str) -> nn.Module:
         linear = plain.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
+        if not isinstance(linear, nn.Linear):
+            return StoredLayer(linear, SCHEMES[scheme])
         return QuantizedLinear(linear, SCHEMES[scheme], ranges.get(name), moments.get(name))
 
     found: dict[str, dict[str, float]] = {}
-    for place, layer in enumerate(space.subnet(arch).layers):
-        for kind, parts in PARTS_OF.items():
-            for part in parts:
-                names = [
-                    f"{kind}.{place}.{one}"
-                    for one in plain.get_submodule(f"{kind}.{place}").LINEARS[part]
-                ]
-                found[gene(part, layer.index)] = {
-                    scheme: sum(
-                        _loss(quantized(name, scheme), *seen[name]) if scheme != FULL else 0.0
-                        for name in names
-                    )
-                    / targets.numel()
-                    for scheme in space.precision
-                }
+    ends, *blocks = space.policy_genes(arch)
+    paths = {part: {part: name} for part, name in ends.items()}
+    for index, genes in enumerate(blocks):
+        paths[f"{('attention', 'ffn')[index % 2]}.{index // 2}"] = genes
+    for path, genes in paths.items():
+        linears: Mapping[str, tuple[str, ...]] = plain.get_submodule(path).LINEARS
+        for part, name in genes.items():
+            found[name] = {
+                str(scheme): sum(
+                    _loss(quantized(layer, str(scheme)), *seen[layer]) if scheme != FULL else 0.0
+                    for layer in (f"{path}.{one}" for one in linears[part])
+                )
+                / targets.numel()
+                for scheme in space.choices[name]
+            }
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from search_spaces.schemes import FULL, PARTS_OF, SCHEMES
+from search_spaces.schemes import FULL, PARTS_OF, SCHEMES, Policy
 from search_spaces.space import Architecture
 from search_spaces.transformer import TransformerSpace
 from supernet.calibration import observed_moments, observed_ranges
@@ -33,7 +33,7 @@ class WeightSharing(nn.Module, Generic[Plain]):
     does, so that the shape of a plain parameter says which part of the supernet's it is.
 
     A subnet with a precision policy runs as its plain module always, with simulated quantization
-    (`supernet.quantization`): after training, without gradients.
+    (`supernet.quantization`), but in training: then its elastic layers round straight through.
     """
 
     space: TransformerSpace
@@ -73,14 +73,16 @@ class WeightSharing(nn.Module, Generic[Plain]):
         """What a forward pass may run instead of elastic layers, if that is worth while.
 
         Nothing must be trained, dropped or traced, and the subnet must have run a few times. With
-        a precision policy there is no other way.
+        a precision policy there is no other way, but in training.
 
         Raises:
-            ValueError: There is a policy, and dropout.
+            ValueError: There is a policy, and dropout outside of training.
         """
+        if torch.is_grad_enabled() and self.training:
+            return None
         if self.space.precision and self.space.schemes(arch):
             if dropout:
-                raise ValueError("a subnet with a precision policy is not trained; no dropout")
+                raise ValueError("a subnet with a precision policy has dropout in training only")
             return self.shared(arch)
         if torch.is_grad_enabled() or dropout or torch.compiler.is_compiling():
             return None
@@ -147,18 +149,21 @@ class WeightSharing(nn.Module, Generic[Plain]):
         ranges = self.ranges(arch) if static else {}
         groups = any(scheme.group is not None for scheme in schemes)
         moments = self.moments(arch) if groups else {}
-        for place, layer in enumerate(self.space.subnet(arch).layers):
-            for kind, parts in PARTS_OF.items():
-                policy = tuple(pair for pair in layer.precision if pair[0] in parts)
-                if policy:
-                    path = f"{kind}.{place}"
-                    quantize_block(
-                        plain.get_submodule(path),
-                        policy,
-                        within(ranges, path),
-                        within(moments, path),
-                        self._rounding,
-                    )
+        subnet = self.space.subnet(arch)
+        policies: dict[str, Policy] = {part: ((part, name),) for part, name in subnet.ends}
+        for place, layer in enumerate(subnet.layers):
+            for kind in ("attention", "ffn"):
+                policy = tuple(pair for pair in layer.precision if pair[0] in PARTS_OF[kind])
+                policies[f"{kind}.{place}"] = policy
+        for path, policy in policies.items():
+            if policy:
+                quantize_block(
+                    plain.get_submodule(path),
+                    policy,
+                    within(ranges, path),
+                    within(moments, path),
+                    self._rounding,
+                )
 
     def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
         """The plain module with copies or views, and where the supernet keeps its parameters."""

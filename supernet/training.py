@@ -7,7 +7,6 @@ alone with the same number of threads.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,14 +19,28 @@ from torch import Tensor, nn
 
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture, SearchSpace
+from search_spaces.transformer import TransformerSpace
 from supernet.checkpoint import load_training, load_weights, named_tensors, save_training
 from supernet.compilation import CompiledEnds
-from supernet.distillation import LOSSES
+from supernet.distillation import LOSSES, kl_divergence
 from supernet.gradients import SharedGradients
+from supernet.identity import check_identity
 from supernet.optimizer import WeightAverage, build_adamw
 from supernet.precision import autocast_context, resolve_precision
-from supernet.sandwich import ElasticForward, NonFiniteError, StepResult, sandwich, sandwich_step
+from supernet.sandwich import (
+    ElasticForward,
+    NonFiniteError,
+    StepResult,
+    sandwich,
+    sandwich_step,
+    with_policies,
+)
 from supernet.schedule import warmup_cosine
+
+POLICY_RATE = 0.3
+"""Peak of the learning rate in steps with policies, as a share of the peak before."""
+POLICY_WARMUP = 0.1
+"""Share of the steps with policies in which it rises."""
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -47,12 +60,15 @@ class TrainingResult:
 class Trainer:
     """Trains a supernet by the sandwich rule with in-place distillation.
 
+    With `policy_steps`, these follow as quantization-aware training: all but the largest subnet,
+    which teaches them, run with a random policy each, rounding straight through.
+
     Args:
         model: Called as `model(inputs, arch, dropout=p)`, with the search space as `.space`.
             Trained in place, on `device`.
         batch: Step index to `(inputs, targets)`: a function of the step alone, so that the position
             in the data is the step. Targets have shape `(*batch,)`, int64.
-        steps: Optimizer steps of the whole training.
+        steps: Optimizer steps in fp32; those with policies follow.
         learning_rate: Peak of the schedule.
         weight_decay: AdamW's, on the weights of linear and convolution layers.
         warmup_steps: Steps of linear warm-up before the cosine.
@@ -60,7 +76,7 @@ class Trainer:
         label_smoothing: Of the subnets that learn from the labels.
         dropout: Of the largest subnet.
         distillation: `kl` or `alpha`: what the other subnets follow the largest by; or `none`: all
-            learn from the labels.
+            learn from the labels. With policies, `none` is `kl`.
         random_subnets: Subnets a step beside the largest and the smallest.
         random_cost: Draw these uniformly over this cost; None is uniform over genes.
         ema: Decay of the running average of the weights, which the model ends with; None is off.
@@ -76,6 +92,8 @@ class Trainer:
             over the steps since the last entry, in nats; `loss_random` is None without random
             subnets; `samples_per_s` counts a sample once, though several subnets see it.
         identity: Further JSON values that a checkpoint must agree with, such as a hash of the data.
+        policies: The model's space with precision policies, for `policy_steps`.
+        policy_steps: Steps with policies; with some, `steps` may be 0 for a model that is trained.
 
     Raises:
         UserError: A value is outside its limits.
@@ -106,11 +124,18 @@ class Trainer:
         log_every: int = 20,
         on_log: Log | None = None,
         identity: Mapping[str, Any] | None = None,
+        policies: TransformerSpace | None = None,
+        policy_steps: int = 0,
     ) -> None:
-        _check("steps", steps, steps >= 1, "at least 1")
+        _check("policy_steps", policy_steps, policy_steps >= 0, "at least 0")
+        possible = policies is not None or not policy_steps
+        _check("policy_steps", policy_steps, possible, "0 without policies")
+        least = 0 if policy_steps else 1
+        _check("steps", steps, steps >= least, f"at least {least}")
         _check("learning_rate", learning_rate, 0 < learning_rate < float("inf"), "above 0")
         _check("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
-        _check("warmup_steps", warmup_steps, 0 <= warmup_steps < steps, f"0 to {steps - 1}")
+        most = max(steps - 1, 0)
+        _check("warmup_steps", warmup_steps, 0 <= warmup_steps <= most, f"0 to {most}")
         _check("clip_norm", clip_norm, clip_norm is None or clip_norm > 0, "above 0, or null")
         _check("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "in [0, 1)")
         _check("dropout", dropout, 0 <= dropout < 1, "in [0, 1)")
@@ -120,6 +145,8 @@ class Trainer:
         _check("seed", seed, seed >= 0, "at least 0")
         _check("checkpoint_every_s", checkpoint_every_s, checkpoint_every_s >= 0, "at least 0")
         _check("log_every", log_every, log_every >= 1, "at least 1")
+        if getattr(model.space, "precision", ()):
+            raise ValueError("the model's space has policies; give it one without, and `policies`")
         self.device = torch.device(device)
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device)
@@ -139,6 +166,8 @@ class Trainer:
         self.checkpoint_every_s = checkpoint_every_s
         self.log_every = log_every
         self.on_log = on_log
+        self.policies = policies
+        self.policy_steps = policy_steps
         self.forward: ElasticForward = CompiledEnds(model, self.space) if compile else model
         self.autocast = autocast_context(self.precision, self.device)
         self.parameters = list(model.parameters())
@@ -161,6 +190,8 @@ class Trainer:
             "precision": self.precision,
             "compile": compile,
             "seed": seed,
+            # Not there without any: checkpoints from before there were some are as they were
+            **(_identity_of(policies, policy_steps) if policies and policy_steps else {}),
             **(identity or {}),
         }
         self.step = 0
@@ -183,12 +214,12 @@ class Trainer:
         self.model.train()
         started_s = time.monotonic() - self.elapsed_s
         saved_s = time.monotonic()
-        while self.step < self.steps:
+        while self.step < self.all_steps:
             result, samples = self._train_step(self.step)
             self.step += 1
             self.elapsed_s = time.monotonic() - started_s
             self._window.add(result, samples)
-            done = self.step == self.steps
+            done = self.step == self.all_steps
             if done or self.step % self.log_every == 0:
                 self._write_log()
             if done or time.monotonic() - saved_s >= self.checkpoint_every_s:
@@ -196,7 +227,14 @@ class Trainer:
                 saved_s = time.monotonic()
         if self.average is not None:
             self.average.apply()
-        return TrainingResult(steps=self.steps, seconds=self.elapsed_s, precision=self.precision)
+        return TrainingResult(
+            steps=self.all_steps, seconds=self.elapsed_s, precision=self.precision
+        )
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.steps + self.policy_steps
 
     def _train_step(self, step: int) -> tuple[StepResult, int]:
         """One step, and how many samples its batch had."""
@@ -208,6 +246,10 @@ class Trainer:
             random_subnets=self.random_subnets,
             cost=self.random_cost,
         )
+        distillation = self.distillation
+        if self.policies is not None and step >= self.steps:
+            architectures = with_policies(architectures, self.policies, seed=self.seed, step=step)
+            distillation = distillation or kl_divergence
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         torch.manual_seed(_dropout_seed(self.seed, step))
@@ -219,7 +261,7 @@ class Trainer:
                 inputs,
                 targets,
                 architectures,
-                distillation=self.distillation,
+                distillation=distillation,
                 label_smoothing=self.label_smoothing,
                 dropout=self.dropout,
                 clip_norm=self.clip_norm,
@@ -241,6 +283,13 @@ class Trainer:
         return f"{hint}, and delete {self.checkpoint_path} (kept as it was) to start again"
 
     def _learning_rate(self, step: int) -> float:
+        if step >= self.steps:
+            return warmup_cosine(
+                step - self.steps,
+                steps=self.policy_steps,
+                warmup_steps=int(POLICY_WARMUP * self.policy_steps),
+                learning_rate=POLICY_RATE * self.learning_rate,
+            )
         return warmup_cosine(
             step,
             steps=self.steps,
@@ -254,7 +303,7 @@ class Trainer:
         if self.on_log is None:
             return
         seconds = max(self.elapsed_s - window.started_s, 1e-9)
-        randoms = window.steps * self.random_subnets
+        randoms = window.others
         self.on_log(
             {
                 "step": self.step,
@@ -264,7 +313,7 @@ class Trainer:
                 "learning_rate": self._learning_rate(self.step - 1),
                 "samples_per_s": window.samples / seconds,
                 "elapsed_s": self.elapsed_s,
-                "remaining_s": (self.steps - self.step) * seconds / window.steps,
+                "remaining_s": (self.all_steps - self.step) * seconds / window.steps,
             }
         )
 
@@ -290,9 +339,11 @@ class Trainer:
 
     def _load(self, path: Path) -> None:
         tensors, info = load_training(path)
-        _check_identity(path, info.get("identity", {}), self.identity)
+        check_identity(path, info.get("identity", {}), self.identity)
         try:
-            step, elapsed_s, window = info["step"], info["elapsed_s"], _Window(**info["window"])
+            step, elapsed_s = info["step"], info["elapsed_s"]
+            others = info["window"]["steps"] * self.random_subnets  # as it was before it was kept
+            window = _Window(**{"others": others, **info["window"]})
             weights = _with_prefix(tensors, "model.")
             load_weights(self.model, weights, source=path)
             if self.average is not None:
@@ -324,6 +375,8 @@ class _Window:
     largest: float = 0.0
     smallest: float = 0.0
     random: float = 0.0
+    others: int = 0
+    """Subnets that `random` sums."""
 
     def add(self, result: StepResult, samples: int) -> None:
         self.steps += 1
@@ -331,6 +384,11 @@ class _Window:
         self.largest += result.losses[0]
         self.smallest += result.losses[1]
         self.random += sum(result.losses[2:])
+        self.others += len(result.losses[2:])
+
+
+def _identity_of(policies: TransformerSpace, steps: int) -> dict[str, Any]:
+    return {"policies": list(policies.precision), "policy_steps": steps}
 
 
 def _dropout_seed(seed: int, step: int) -> int:
@@ -345,24 +403,3 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 def _check(name: str, value: object, valid: bool, limit: str) -> None:
     if not valid:
         raise UserError(f"training.{name} {value!r} must be {limit}")
-
-
-def _check_identity(path: Path, saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    differences = _differences(saved, json.loads(json.dumps(ours)))
-    if differences:
-        raise UserError(
-            f"{path} is of another training: {'; '.join(differences[:3])}. Restore the setting to "
-            "go on with it, or delete the file to start again"
-        )
-
-
-def _differences(saved: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`name was x, is y` for every JSON value that differs."""
-    found = []
-    for key in sorted(saved.keys() | ours.keys()):
-        old, new = saved.get(key), ours.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key} was {json.dumps(old)}, is {json.dumps(new)}")
-    return found

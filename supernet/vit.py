@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search_spaces.schemes import FULL, Policy
 from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
 from search_spaces.vit import VisionTransformerSpace
@@ -81,6 +82,8 @@ class FfnBlock(nn.Module):
 class Stem(nn.Module):
     """Patch embedding, class token and learned positions."""
 
+    LINEARS: ClassVar = {"stem": ("patches",)}
+
     def __init__(
         self, *, channels: int, patch_size: int, tokens: int, pooling: str, embed: int
     ) -> None:
@@ -99,6 +102,8 @@ class Stem(nn.Module):
 
 class Head(nn.Module):
     """Pooling, normalisation and classifier."""
+
+    LINEARS: ClassVar = {"head": ("linear",)}
 
     def __init__(self, *, pooling: str, num_classes: int, embed: int) -> None:
         super().__init__()
@@ -182,10 +187,12 @@ class ElasticAttentionBlock(nn.Module):
         self.qkv = ElasticLinear(embed, heads * 3 * head_dim)
         self.out = ElasticLinear(heads * head_dim, embed)
 
-    def forward(self, x: Tensor, heads: int, dropout: float) -> Tensor:
+    def forward(self, x: Tensor, heads: int, dropout: float, policy: Policy = ()) -> Tensor:
         """`(B, T, E)` to `(B, T, E)`, with the first `heads` heads."""
-        qkv = self.qkv(self.norm(x), heads * 3 * self.head_dim)
-        out = self.out(self_attention(qkv, self.head_dim), x.shape[-1])
+        schemes = dict(policy)
+        qkv = self.qkv(self.norm(x), heads * 3 * self.head_dim, schemes.get("qkv", FULL))
+        out = self_attention(qkv, self.head_dim)
+        out = self.out(out, x.shape[-1], schemes.get("attention_out", FULL))
         return x + (F.dropout(out, dropout) if dropout else out)
 
 
@@ -198,9 +205,11 @@ class ElasticFfnBlock(nn.Module):
         self.up = ElasticLinear(embed, ffn)
         self.down = ElasticLinear(ffn, embed)
 
-    def forward(self, x: Tensor, ffn: int, dropout: float) -> Tensor:
+    def forward(self, x: Tensor, ffn: int, dropout: float, policy: Policy = ()) -> Tensor:
         """`(B, T, E)` to `(B, T, E)`, with the first `ffn` hidden features."""
-        out = self.down(F.gelu(self.up(self.norm(x), ffn)), x.shape[-1])
+        schemes = dict(policy)
+        hidden = F.gelu(self.up(self.norm(x), ffn, schemes.get("ffn_in", FULL)))
+        out = self.down(hidden, x.shape[-1], schemes.get("ffn_out", FULL))
         return x + (F.dropout(out, dropout) if dropout else out)
 
 
@@ -283,8 +292,8 @@ class VisionTransformerSupernet(WeightSharing[VisionTransformer]):
         x = self.stem(images, subnet.embed)  # (B, T, E)
         attention, ffn = tuple(self.attention), tuple(self.ffn)
         for layer in subnet.layers:
-            x = attention[layer.index](x, layer.heads, dropout)
-            x = ffn[layer.index](x, layer.ffn, dropout)
+            x = attention[layer.index](x, layer.heads, dropout, layer.precision)
+            x = ffn[layer.index](x, layer.ffn, dropout, layer.precision)
         logits: Tensor = self.head(x)
         return logits
 

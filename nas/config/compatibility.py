@@ -11,7 +11,12 @@ from nas.config.model import Config
 from search_spaces.errors import UserError
 
 _FIXED = ("task", "space", "training", "seed")
-_FREE = {"training.checkpoint_every_s", "training.log_every", "space.precision"}
+_FREE = {
+    "training.checkpoint_every_s",
+    "training.log_every",
+    "space.precision",
+    "space.precision_ends",
+}
 
 
 def check_same_supernet(config: Config, previous: Config, directory: str) -> None:

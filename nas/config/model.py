@@ -26,6 +26,7 @@ from nas.config.sections import (
 from nas.config.yaml_source import dump_yaml
 from nas.search.constraints import parse_constraints
 from search_spaces import Workload
+from search_spaces.schemes import FULL
 
 QUALITIES: Mapping[str, tuple[str, ...]] = {
     "image-classification": ("error", "cross_entropy"),
@@ -105,6 +106,11 @@ class Config(Section):
             self._check_vision(task, space)
         if isinstance(task, LanguageTaskConfig) and isinstance(space, DecoderSpaceConfig):
             self._check_language(task, space)
+        if self.training.policy_steps and not set(space.precision) - {FULL}:
+            raise ValueError(
+                f"training.policy_steps is {self.training.policy_steps}, but space.precision has "
+                "no scheme beside fp32; name some, such as [fp32, w4], or leave policy_steps out"
+            )
         known = self.objectives
         for name in self.search.objectives:
             if name not in known:

@@ -60,6 +60,11 @@ Schemes = Annotated[
         "fp32 alone. See docs/quantization.md."
     ),
 ]
+Ends = Annotated[
+    tuple[Literal["stem", "head"], ...],
+    BeforeValidator(_listed),
+    Field(description="Which of stem and head have a number format too: stem, head, both or none."),
+]
 Split = Annotated[
     tuple[Positive, Positive, Positive],
     Field(description="Shares of the data for training, validation and test; they add up to 1."),
@@ -170,6 +175,7 @@ class VisionSpaceConfig(Section):
         description="Layers in the order in which they are dropped; null drops every other.",
     )
     precision: Schemes = ()
+    precision_ends: Ends = ()
 
 
 class DecoderSpaceConfig(Section):
@@ -189,6 +195,7 @@ class DecoderSpaceConfig(Section):
         description="Layers in the order in which they are dropped; null drops every other.",
     )
     precision: Schemes = ()
+    precision_ends: Ends = ()
 
 
 class TrainingConfig(Section):
@@ -236,6 +243,11 @@ class TrainingConfig(Section):
     log_every: Count = Field(default=20, description="Steps between lines of training.jsonl.")
     threads: Count | None = Field(
         default=None, description="CPU threads of training; null takes all."
+    )
+    policy_steps: Whole = Field(
+        default=0,
+        description="Further steps in which subnets have policies of space.precision "
+        "(quantization-aware training); 0 for none.",
     )
 
 

@@ -37,9 +37,6 @@ _INNER_DIRECTIONS = 64
 _DIRECTIONS = 128
 _POOL = 300
 _SAMPLES = 32
-_HOPE = 2.0
-"""Under bounds on what is learned, the inner evolution also looks for what is feasible and good if
-it is better than expected by so many deviations."""
 
 
 class Guided:
@@ -128,16 +125,12 @@ class Guided:
         objectives = self._values.shape[1]
         inner = draw_directions(_INNER_DIRECTIONS, objectives, self._rng)
 
-        def rated(values: Floats, directions: Floats) -> Floats:
-            broken = self._problem.violation(values)[:, None]
-            return np.where(broken > 0, -10.0 - broken, lengths(box.gains(values), directions))
-
         def score(genes: Genes) -> Floats:
-            if len(self._problem.constraints) == len(self._problem.cheap_constraints):
-                return rated(self._predicted(genes), inner)
-            # What is expected to break a bound may yet hold it, and be the best of all.
-            expected = rated(self._predicted(genes), inner[::2])
-            return np.hstack([expected, rated(self._predicted(genes, _HOPE), inner[1::2])])
+            values = self._predicted(genes)
+            broken = self._problem.violation(values)
+            return np.where(
+                (broken > 0)[:, None], -10.0 - broken[:, None], lengths(box.gains(values), inner)
+            )
 
         if self._space.size <= _LISTED:
             rows = enumerate_genes(self._space)
@@ -158,7 +151,27 @@ class Guided:
             return rows
         pool = rows[_best_of_every_direction(scores, _POOL)]
         self._elite = pool
-        return pool[self._most_improvement(pool, box, feasible, count)]
+        chosen = pool[self._most_improvement(pool, box, feasible, count)]
+        if count == 1 or len(self._problem.constraints) == len(self._problem.cheap_constraints):
+            return chosen
+        # A bound on what is learned hides what is wrongly expected to break it.
+        rare = self._rarest(rows, scores)
+        return np.concatenate([chosen[: count - 1], rare[None], chosen[count - 1 :]])
+
+    def _rarest(self, rows: Genes, scores: Floats) -> Genes:
+        """Of the choices that were evaluated least of late, the most promising row that has one."""
+        late = self._genes[len(self._genes) // 3 :]
+        there, active = self._space.active_mask(late), self._space.active_mask(rows)
+        promise = scores.max(axis=1)
+        found: list[tuple[int, float, int]] = []
+        for gene, choices in enumerate(self._space.cardinalities.tolist()):
+            for choice in range(choices if choices > 1 else 0):
+                holds = np.flatnonzero(active[:, gene] & (rows[:, gene] == choice))
+                if len(holds):
+                    best = int(holds[np.argmax(promise[holds])])
+                    seen = int((there[:, gene] & (late[:, gene] == choice)).sum())
+                    found.append((seen, -float(promise[best]), best))
+        return np.asarray(rows[min(found)[2]], dtype=np.int64)
 
     def _box(self, feasible: Mask) -> Box:
         """Where improvements count: around the front within the bounds, and out to the bounds.
@@ -184,14 +197,10 @@ class Guided:
         )
         return np.concatenate([front, canonical(self._space, mutants), self._elite])
 
-    def _predicted(self, genes: Genes, hope: float = 0.0) -> Floats:
-        """All objectives as predicted, or better by `hope` deviations, shape `(n, m + k)`."""
+    def _predicted(self, genes: Genes) -> Floats:
+        """All objectives as predicted, shape `(n, m + k)`."""
         known = self._known(genes)
-        inputs = [p.inputs(genes, known) for p in self._predictors]
-        columns = [
-            p.hoped(i, hope) if hope else p.mean(i)
-            for p, i in zip(self._predictors, inputs, strict=True)
-        ]
+        columns = [p.mean(p.inputs(genes, known)) for p in self._predictors]
         return np.hstack([np.stack(columns, axis=1), known])
 
     def _known(self, genes: Genes) -> Floats:

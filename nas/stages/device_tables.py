@@ -21,7 +21,7 @@ from search_spaces import Architecture, Block, UserError, Workload
 if TYPE_CHECKING:
     from nas.stages.device_lab import DeviceLab
 
-VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision")
+VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision", "precision_ends")
 """Keys of a space that say what may be chosen, not what a block of given widths costs."""
 
 

@@ -39,7 +39,7 @@ def open_task(config: Config) -> Task:
 def _space(config: Config, task: Task, *, policies: bool = True) -> TransformerSpace:
     fields = config.space.model_dump(mode="json")
     if not policies:
-        fields.pop("precision")
+        fields = {k: v for k, v in fields.items() if k not in ("precision", "precision_ends")}
     if config.task.kind == "image-classification":
         fields |= {
             "image_size": config.task.image_size,
@@ -119,10 +119,10 @@ def train(run: Run) -> dict[str, Any]:
     task = open_task(config)
     write_json(directory.splits, {"schema": 1, **task.record})
     torch.manual_seed(config.seed)
-    # Training knows of no policies: the weights serve every one, and are the same without any
+    # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
     settings = config.training
-    with progress(run.console, "Training", settings.steps) as update:
+    with progress(run.console, "Training", settings.steps + settings.policy_steps) as update:
 
         def log(entry: dict[str, Any]) -> None:
             remaining_s = entry.pop("remaining_s")
@@ -157,6 +157,8 @@ def train(run: Run) -> dict[str, Any]:
             log_every=settings.log_every,
             on_log=log,
             identity={"data": task.record, "threads": torch.get_num_threads()},
+            policies=_space(config, task) if settings.policy_steps else None,
+            policy_steps=settings.policy_steps,
         )
         result = trainer.run()
     model.eval()

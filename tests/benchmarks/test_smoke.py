@@ -24,6 +24,8 @@ BENCHMARKS = [
     "int8_pays",
     "kill",
     "latency",
+    "low_bits",
+    "outlier_cost",
     "overhead",
     "policy_search",
     "predictor_choice",
@@ -34,6 +36,7 @@ BENCHMARKS = [
     "search_kill",
     "search_stopping",
     "second_device",
+    "sensitivity_scores",
 ]
 
 

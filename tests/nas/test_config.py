@@ -249,6 +249,11 @@ def test_a_run_directory_is_a_configuration(images):
             'command line: space.precision[1] is "int8"; it must be one of fp32, fp16, bf16, w8, '
             "w8a8, w8a8_dynamic, w4 or w4_nbits",
         ),
+        (
+            "training.policy_steps=200",
+            "my.yaml with the command line: training.policy_steps is 200, but space.precision has "
+            "no scheme beside fp32; name some, such as [fp32, w4], or leave policy_steps out",
+        ),
         ("space.embed=64", "command line: space.embed is 64; it must be a list, such as [1, 2]"),
         (
             "space.patch_size=3",

@@ -142,3 +142,19 @@ def test_what_is_refused(folder, monkeypatch, capsys):
     ):
         assert main(["measure", "digits.yaml", CHOICES, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_training_with_policies_gives_weights_that_know_none(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    changes = [CHOICES, "output=aware", "training.policy_steps=10"]
+    assert main(["train", "digits.yaml", *changes]) == 0
+    known, found = (load(folder / name / "supernet.json") for name in ("digits", "aware"))
+    assert found["training"]["steps"] == 40
+    assert found["space"] == known["space"]
+    assert found["hash"] != known["hash"]
+    lines = (folder / "aware" / "training.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [10, 20, 30, 40]
+    with Run.open(load_config("digits.yaml", changes)) as run:
+        supernet = open_supernet(run)
+        coarse = supernet.space.with_scheme(supernet.space.largest, "w8a8")
+        assert supernet.metrics([coarse], "validation")[0]["error"] < 1

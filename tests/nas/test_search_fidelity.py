@@ -231,6 +231,7 @@ def resume(name, path, *, kill_after=None):
             cost,
             40,
             name,
+            seed=3,  # with which both algorithms leave some behind
             population=8,
             constraints=["loss <= 0.7"],
             objective_names=["loss", "size"],

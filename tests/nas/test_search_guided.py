@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -162,3 +163,22 @@ def test_start_takes_less_than_a_second():
     with pytest.raises(Asked):
         search(space, evaluate, cheap, budget=800, constraints=[bound])
     assert time.process_time() - begin < 1.0
+
+
+def test_under_a_bound_on_what_is_learned_every_batch_tries_what_was_given_up():
+    space = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(5)})
+
+    def evaluate(archs):
+        genes = space.encode_all(archs)
+        return np.column_stack([np.exp(-genes @ [9, 1, 1, 1, 1] / 10), genes.sum(axis=1)])
+
+    bound = Constraint(objective=0, operator="<=", bound=0.25)  # never with the least g0
+    result = search(space, evaluate, budget=70, constraints=[bound])
+    genes = space.encode_all(result.architectures)
+    later = [end for end in result.batches if end >= 20]
+    assert len(later) > 5
+    for begin, end in pairwise(later):
+        late = genes[begin // 3 : begin]
+        seen = (late[:, :, None] == np.arange(4)).sum(axis=0)  # (genes, choices)
+        of_each = seen[np.arange(5), genes[begin:end]]  # (batch, genes)
+        assert of_each.min() == seen.min()

@@ -81,13 +81,3 @@ def test_doubt_is_small_where_something_is_known():
     _, unknown = process.posterior(sample(60, 7)[1])
     assert np.diag(known).mean() < np.diag(unknown).mean()
     assert np.linalg.eigvalsh(unknown).min() > -1e-8
-
-
-def test_variances_alone_are_those_of_the_joint_posterior():
-    genes, inputs = sample(40, 8)
-    process = fitted(inputs, (genes.sum(axis=1) - 15) / 3.5)
-    _, others = sample(20, 9)
-    mean, covariance = process.posterior(others)
-    alone, variance = process.marginal(others)
-    assert alone == pytest.approx(mean)
-    assert variance == pytest.approx(np.diag(covariance), abs=1e-9)

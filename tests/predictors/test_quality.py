@@ -78,16 +78,3 @@ def test_two_fits_of_one_history_are_identical():
             predictor.fit(genes[:count], np.zeros((count, 0)), error(genes[:count]))
         predictions.append(predictor.mean(predictor.inputs(others, np.zeros((20, 0)))))
     assert predictions[0].tobytes() == predictions[1].tobytes()
-
-
-def test_hopes_lie_below_the_median_by_what_samples_deviate():
-    genes, others = drawn(60, 0), drawn(50, 1)
-    predictor = QualityPredictor(SPACE)
-    predictor.fit(genes, np.zeros((60, 0)), np.log(error(genes)))
-    inputs = predictor.inputs(others, np.zeros((50, 0)))
-    samples = predictor.sample(inputs, 2000, np.random.default_rng(0))
-    # On any monotone scale, one deviation of a normal below its median is this quantile.
-    quantile = np.quantile(samples, 0.1587, axis=0)
-    spread = samples.std(axis=0).mean()
-    assert predictor.hoped(inputs, 1.0) == pytest.approx(quantile, abs=0.25 * spread)
-    assert predictor.hoped(inputs, 0.0) == pytest.approx(predictor.mean(inputs))

@@ -128,6 +128,7 @@ def add_policies(directory: Path, schemes=("fp32", "w8", "w8a8", "w4")) -> None:
         kept = [int(name[4:]) for name in genes if name.startswith("ffn.")]
         layers |= set(kept)
         genes |= {f"precision.{p}.{i}": str(rng.choice(schemes)) for p in parts for i in kept}
+        genes |= {"precision.stem": "w8", "precision.head": "fp32"}
         size = subnet["size_bytes"]
         subnet["size_bytes"] = size // 3
         subnet["uniform"] = {
@@ -148,7 +149,8 @@ def add_policies(directory: Path, schemes=("fp32", "w8", "w8a8", "w4")) -> None:
             }
             for layer in sorted(layers)
             for part in parts
-        },
+        }
+        | {"precision.head": {"fp32": 0.0, "w8": 1e-4}},
     }
     write(directory, "front", front)
 

@@ -43,6 +43,7 @@ def test_a_run_with_policies_shows_them(tmp_path, build):
     assert texts[5:7] == ["80 %", "125 %"]
     page = render(data)
     assert "Precision policies" in page
+    assert "stem w8, head fp32" in page
     assert "se-cell" in page
 
 
@@ -95,6 +96,18 @@ def test_the_picture_has_a_cell_for_each_loss_within_its_frame(layers, schemes):
     for cell in cells:
         assert float(cell.attrib["x"]) + float(cell.attrib["width"]) <= width
         assert float(cell.attrib["y"]) + float(cell.attrib["height"]) <= height
+
+
+def test_stem_and_head_are_rows_of_their_own():
+    losses = {"precision.head": {"w8": 1e-3}, "precision.qkv.0": {"w8": 1e-2}}
+    root = ET.fromstring(sensitivity_svg(Sensitivities(subnet="largest", losses=losses)))
+    titles = [one.text for one in root.iter(f"{SVG}title")]
+    assert titles == ["layer 0, query, key, value, w8: 0.01 nats", "head, w8: 0.001 nats"]
+    labels = [one.text for one in root.iter(f"{SVG}text")]
+    assert labels.index("layer 0") < labels.index("head")
+    assert "stem" not in labels
+    alone = {"precision.head": {"w8": 1e-3}}
+    assert "head, w8" in sensitivity_svg(Sensitivities(subnet="largest", losses=alone))
 
 
 def test_a_larger_loss_is_darker():

@@ -165,3 +165,19 @@ def test_blocks_that_are_left_out_become_others():
 def test_choices_that_are_refused(names, message):
     with pytest.raises(UserError, match=message):
         policy_space("vit", names)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_random_policies_keep_the_widths(name):
+    space, rng = SPACES[name], np.random.default_rng(0)
+    drawn = []
+    for _ in range(100):
+        widths = plain(space).sample(rng)
+        found = space.with_random_policy(widths, rng)
+        assert found in space
+        assert {k: v for k, v in found.items() if k in widths} == dict(widths)
+        assert plain(space).with_random_policy(widths, rng) == widths
+        drawn.append({v for k, v in found.items() if k.startswith("precision.")})
+    alone = [schemes for schemes in drawn if len(schemes) == 1]
+    assert 40 < len(alone) < 70
+    assert set().union(*alone) == set(space.precision)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces import DecoderSpace, VisionTransformerSpace, space_from_json
+from search_spaces import space_from_json
 from search_spaces.schemes import SCHEMES
 from supernet.families import build_supernet
 from supernet.integers import ROUNDINGS, integer_weight
 from supernet.quantization import QuantizedLinear, full_precision, input_scale
-from tests.search_spaces.test_transformer_spaces import TEXT, VISION
+from tests.search_spaces.policy_spaces import FAMILIES, policy_space
 
 QUANTIZED = [name for name in SCHEMES if name != "fp32"]
 INTEGER = [name for name in QUANTIZED if SCHEMES[name].integer]
@@ -25,13 +25,8 @@ def linear(inputs=40, outputs=7, bias=True):
 
 
 def supernet(name):
-    space = (
-        VisionTransformerSpace(**VISION, precision=tuple(SCHEMES))
-        if name == "vit"
-        else DecoderSpace(**TEXT, precision=tuple(SCHEMES))
-    )
     torch.manual_seed(0)
-    model = build_supernet(space).eval()
+    model = build_supernet(policy_space(name)).eval()
     inputs = torch.randn(8, 1, 8, 8) if name == "vit" else torch.randint(32, (4, 16))
     model.calibrate([inputs])
     return model, inputs
@@ -60,7 +55,7 @@ def test_integers_are_the_nearest(name):
     assert torch.isfinite(zero.scale).all()
 
 
-def test_each_rounding_of_groups_is_better_than_the_one_before():
+def test_compensation_loses_less():
     torch.manual_seed(0)
     weight = torch.randn(64, 72) * torch.rand(1, 72)
     mixed = torch.randn(500, 24) @ torch.randn(24, 72) + 0.3 * torch.randn(500, 72)
@@ -72,7 +67,7 @@ def test_each_rounding_of_groups_is_better_than_the_one_before():
         assert found.values.shape == (64, 3, 32)
         assert found.values.max() <= 15
         errors.append(((found.floats(72) - weight) @ mixed.mT).square().mean().item())
-    assert errors[0] > errors[1] > 1.2 * errors[2]
+    assert errors[0] > 1.4 * errors[1]
     without = integer_weight(weight, SCHEMES["w4"])
     nearest = integer_weight(weight, SCHEMES["w4"], moment, "nearest")
     assert torch.equal(without.floats(72), nearest.floats(72))
@@ -149,7 +144,7 @@ def test_the_full_precision_twin_shares_parameters():
     assert list(dict(twin.named_parameters())) == list(dict(module.named_parameters()))
 
 
-@pytest.mark.parametrize("family", ["vit", "decoder"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_inside_the_supernet_and_extracted_it_is_the_same(family):
     """Law 1 for precision policies."""
     model, inputs = supernet(family)
@@ -170,7 +165,7 @@ def test_inside_the_supernet_and_extracted_it_is_the_same(family):
         assert set(layers) == model.space.schemes(arch)
 
 
-@pytest.mark.parametrize("family", ["vit", "decoder"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_fp32_everywhere_is_the_subnet_without_a_policy(family):
     model, inputs = supernet(family)
     with torch.no_grad():
@@ -200,7 +195,7 @@ def test_ranges_are_of_each_subnet_and_kept():
 def test_a_policy_needs_ranges_and_no_dropout():
     model, inputs = supernet("vit")
     arch = model.space.with_scheme(model.space.largest, "w8a8")
-    with pytest.raises(ValueError, match="is not trained; no dropout"):
+    with pytest.raises(ValueError, match="has dropout in training only"):
         model(inputs, arch, dropout=0.1)
     model.calibrate([])
     with pytest.raises(ValueError, match="call calibrate with a few batches"):

@@ -18,10 +18,12 @@ from supernet.families import build_supernet
 from supernet.training import Trainer
 
 torch.set_num_threads(1)
-space = VisionTransformerSpace(
+widths = dict(
     image_size=4, patch_size=2, channels=1, num_classes=3, head_dim=2,
     embed=(4, 8), depth=(1, 2), heads=(1, 2), ffn=(4, 8),
 )
+space = VisionTransformerSpace(**widths)
+policies = VisionTransformerSpace(**widths, precision=("fp32", "w8a8", "w4"))
 
 
 def batch(step):
@@ -30,12 +32,12 @@ def batch(step):
     return images, torch.randint(3, (4,), generator=generator)
 
 
-def train(path, result, steps=25):
+def train(path, result, steps=15):
     torch.manual_seed(0)
     model = build_supernet(space)
     Trainer(
         model, batch, steps=steps, warmup_steps=4, learning_rate=1e-2, ema=0.9, precision="fp32",
-        checkpoint_path=path, checkpoint_every_s=0.01,
+        checkpoint_path=path, checkpoint_every_s=0.01, policies=policies, policy_steps=10,
     ).run()
     result.write_text(content_hash(named_tensors(model), {}))
 
