@@ -94,34 +94,36 @@ class Freezing:
 
     def __init__(self, model: Supernet) -> None:
         self.weights = [layer.weight for layer in quantized_layers(model)]
-        self.last = [self._integers(weight)[0] for weight in self.weights]
+        self.last = [self._rounded(weight)[0] for weight in self.weights]
         self.means = [last.clone() for last in self.last]
         self.direction = [torch.zeros_like(last) for last in self.last]
         self.turns = [torch.zeros_like(last) for last in self.last]
         self.frozen = [torch.zeros_like(last, dtype=torch.bool) for last in self.last]
 
-    def _integers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Integers and scales of all weights, shape `(O, I)` each."""
+    def _rounded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What the integers stand for, and the steps between them, shape `(O, I)` each."""
         found = integer_weight(weight.detach(), GROUPS)
-        scale = found.scale.repeat_interleave(32, dim=1)[:, : weight.shape[1]]
-        return found.values.float().flatten(1)[:, : weight.shape[1]] - 8, scale
+        steps = found.scale.abs().repeat_interleave(32, dim=1)[:, : weight.shape[1]]
+        return found.floats(weight.shape[1]), steps
 
     @torch.no_grad()
     def __call__(self, *_: Any) -> None:
         """After a step of the optimizer."""
         for index, weight in enumerate(self.weights):
             frozen = self.frozen[index]
-            integers, scale = self._integers(weight)
-            weight.copy_(torch.where(frozen, self.means[index].round() * scale, weight))
-            step = integers - self.last[index]
-            turned = (step * self.direction[index]) < 0
-            self.direction[index] = torch.where(step != 0, step.sign(), self.direction[index])
+            weight.copy_(torch.where(frozen, self.means[index], weight))
+            rounded, steps = self._rounded(weight)
+            change = rounded - self.last[index]
+            moved = change.abs() > steps / 2  # or the scale alone has changed
+            turned = moved & (change * self.direction[index] < 0)
+            self.direction[index] = torch.where(moved, change.sign(), self.direction[index])
             self.turns[index].lerp_(turned.float(), self.FORGETTING)
-            self.means[index] = torch.where(
-                frozen, self.means[index], self.means[index].lerp(integers, self.FORGETTING)
-            )
-            self.frozen[index] = frozen | (self.turns[index] > self.LIMIT)
-            self.last[index] = integers
+            mean = self.means[index].lerp(rounded, self.FORGETTING)
+            now = ~frozen & (self.turns[index] > self.LIMIT)
+            mean = torch.where(now, (mean / steps).round() * steps, mean)
+            self.means[index] = torch.where(frozen, self.means[index], mean)
+            self.frozen[index] = frozen | now
+            self.last[index] = rounded
 
     @property
     def share(self) -> float:
