@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,13 @@ from numpy.typing import ArrayLike
 
 from latency.noise import Noise
 from predictors.calibration import widening
-from predictors.protocol import ArchitecturePredictor
+from predictors.protocol import ArchitecturePredictor, Floats
 from search_spaces.errors import UserError
 from search_spaces.space import Architecture
 
 TIE = 0.1
-"""A simpler candidate whose error is at most this share above the least is taken."""
+"""A simpler candidate whose error is at most this share above the least is taken; and one that is
+not further above it than a standard error: on a dozen subnets, luck tells more than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +58,22 @@ def choose(
         raise UserError("; ".join(dict.fromkeys(refusals)) or "there is no subnet to choose by")
     held_out = {name: abs(predictor.held_out) for name, predictor in fitted.items()}
     errors = {name: float(error.mean()) for name, error in held_out.items()}
-    least = min(errors.values())
-    best = next(name for name, error in errors.items() if error <= (1 + TIE) * least)
+    least = min(errors, key=lambda name: errors[name])
+    best = next(
+        name
+        for name, error in held_out.items()
+        if errors[name] <= (1 + TIE) * errors[least]
+        or errors[name] - errors[least] <= _standard_error(error - held_out[least])
+    )
     fitted[best].widen(widening(list(held_out.values())))
     return Choice(
         name=best,
         predictor=fitted[best],
         errors=dict(sorted(errors.items(), key=lambda item: item[1])),
     )
+
+
+def _standard_error(differences: Floats) -> float:
+    """Of the mean of paired differences (Breiman's one-standard-error rule)."""
+    count = len(differences)
+    return float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
