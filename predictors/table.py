@@ -69,7 +69,7 @@ class TablePredictor:
         if len(measured):
             counts = self._counts(architectures)
             self.correction, self.held_out = Correction.fit(
-                counts @ self._rows, self._places(counts), measured, noise.own if noise else 0.0
+                *self._terms_and_places(counts), measured, noise.own if noise else 0.0
             )
             rest = relative_std(
                 self.held_out,
@@ -100,8 +100,12 @@ class TablePredictor:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation in ms, shape `(n,)` each."""
         counts = self._counts(architectures)
-        mean = self.correction(counts @ self._rows, self._places(counts))
+        mean = self.mean_ms(counts)
         return mean, np.hypot(self.std * mean, self._row_std_ms(counts))
+
+    def mean_ms(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Predicted latency by what `BlockCounts` of the space gives, shape `(n,)`, ms."""
+        return self.correction(*self._terms_and_places(counts))
 
     def widen(self, factor: float) -> None:
         """See `ArchitecturePredictor`; what the rows say of themselves stays."""
@@ -144,11 +148,13 @@ class TablePredictor:
                 self.table.latency_ms(self.workload, self._count.blocks[place])  # says so
         return counts
 
-    def _places(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the correction is smooth in, shape `(n, 2)`: latency and number of blocks."""
-        sizes = [(counts @ self._rows).sum(axis=1), counts.sum(axis=1)]
-        places: NDArray[np.float64] = np.log(np.stack(sizes, axis=1))
-        return places
+    def _terms_and_places(
+        self, counts: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the correction takes: sums by kind, `(n, 3)`, ms; latency and size, `(n, 2)`."""
+        terms = counts @ self._rows
+        sizes = [terms.sum(axis=1), counts.sum(axis=1)]
+        return terms, np.log(np.stack(sizes, axis=1))
 
     def _row_std_ms(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the rows' own errors make of each sum, shape `(n,)`, ms.

@@ -106,9 +106,9 @@ class TransferPredictor:
 
     def _terms(self, architectures: Sequence[Architecture]) -> Floats:
         """Parts of the source's latency, the whole of it first, shape `(n, f)`, ms."""
-        terms: Floats = self._counts(architectures) @ self._block_terms
-        whole, _ = self.source.predict(architectures)
-        return terms * (whole / terms[:, 0])[:, None]
+        counts = self._counts(architectures)
+        terms: Floats = counts @ self._block_terms
+        return terms * (self.source.mean_ms(counts) / terms[:, 0])[:, None]
 
 
 def _block_terms(source: TablePredictor, counts: BlockCounts) -> Floats:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from supernet.quantization import rounded_to_8_bits
+from supernet.stored import LARGEST_FP16
 
 HALVES = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.float16).float()
 """All numbers of 16 bits, in the order of their bits: what inputs are counted as."""
-LARGEST_HALF = 65504.0
 SHARES = tuple(share / 20 for share in range(20, 5, -1))
 """Ranges that are tried, as shares of the lowest and the highest input."""
 
@@ -46,7 +46,7 @@ def counted(x: Tensor) -> Tensor:
 
     Their spacing is an eighth of a step of 8 bits at most, and they need no range beforehand.
     """
-    halves = x.detach().float().clamp(-LARGEST_HALF, LARGEST_HALF).half().flatten()
+    halves = x.detach().float().clamp(-LARGEST_FP16, LARGEST_FP16).half().flatten()
     places = halves.view(torch.int16).long() & 0xFFFF
     return torch.bincount(places, minlength=len(HALVES))
 

@@ -21,6 +21,13 @@ def float_weight(weight: Tensor, scheme: Scheme) -> Tensor:
     return weight.to(FLOAT_TYPES[scheme.name])
 
 
+def rounded(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Weights, shape `(O, I)`, as a scheme gives them back, each rounded to the nearest."""
+    if scheme.integer:
+        return integer_weight(weight, scheme, rounding="nearest").floats(weight.shape[1])
+    return float_weight(weight, scheme).to(weight.dtype)
+
+
 class StoredLayer(nn.Module):
     """A layer with its weights as they come back from the file; without gradients.
 
@@ -69,9 +76,5 @@ class StoredLayer(nn.Module):
         state = (weight.data_ptr(), weight._version)
         if self._rounded is None or self._rounded[0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                if self.scheme.integer:
-                    floats = self.integers().floats(self.in_features)
-                else:
-                    floats = float_weight(self.weight, self.scheme).to(weight.dtype)
-            self._rounded = state, floats.view(weight.shape)
+                self._rounded = state, rounded(self.weight, self.scheme).view(weight.shape)
         return self._rounded[1]

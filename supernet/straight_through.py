@@ -11,18 +11,14 @@ import torch
 from torch import Tensor
 
 from search_spaces.schemes import Scheme
-from supernet.integers import integer_weight
 from supernet.quantization import rounded_to_8_bits
-from supernet.stored import float_weight
+from supernet.stored import rounded
 
 
 def rounded_weight(weight: Tensor, scheme: Scheme) -> Tensor:
     """Weights, shape `(O, I)`, as a scheme rounds them; gradients go to `weight`."""
     with torch.no_grad():
-        if scheme.integer:
-            found = integer_weight(weight.detach(), scheme).floats(weight.shape[1])
-        else:
-            found = float_weight(weight.detach(), scheme).to(weight.dtype)
+        found = rounded(weight.detach(), scheme)
     return weight + (found - weight).detach()
 
 

@@ -25,7 +25,7 @@ _NEAREST = 16
 """Pairs with the nearest looks, which a look is judged by."""
 _OPTIMISM = 0.5244
 """Standard deviations: three in ten of a normal distribution are better by so many. One in ten
-promotes half as many again, for little that is found; one in two loses ends of the front."""
+promotes half as many again, for little that is found; one in two found less with `guided`."""
 _ROUNDING = 1e-9
 
 

@@ -192,8 +192,7 @@ def _sensitivities(supernet: TrainedSupernet) -> dict[str, Any]:
     """Of the largest subnet, to explain the policies; nothing where there is no choice."""
     if not supernet.space.precision:
         return {}
-    largest = supernet.space.uniform(2)[-1]
-    losses = measure_sensitivities(supernet, largest)
+    losses = measure_sensitivities(supernet, supernet.space.largest)
     return {"sensitivities": {"subnet": "largest", "losses": losses}}
 
 

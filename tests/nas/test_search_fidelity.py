@@ -1,6 +1,7 @@
 """Lower fidelities: what is promoted, what it costs, and that nothing else gets into a result."""
 
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from nas.stages.supernet import stored_split
 from nas.store import EvaluationStore
 from search_spaces import SearchSpace
 from search_spaces.errors import UserError
+from tests.nas.kills import Killed, resumed
 
 SPACE = SearchSpace(
     {"depth": (1, 2, 3), **{f"width.{i}": (1, 2, 4, 8) for i in range(12)}},
@@ -195,11 +197,7 @@ def test_bias_and_spread_are_measured(bias, slope, spread, seed):
     assert spread < 0.1 or (true[300:] < at_best).mean() >= 0.15
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-def resume(name, path, *, kill_after=None):
+def resume(name, path, kill_after=None):
     """Search with what the store knows; dies before computing number `kill_after` of this call."""
     computed = 0
 
@@ -248,14 +246,8 @@ def test_killed_at_random_moments_it_ends_in_the_identical_result(name, tmp_path
     assert expected.left_behind
     rng = np.random.default_rng(1)
     for number in range(1 if name == "guided" else 3):
-        path, left = tmp_path / f"{number}.db", len(stored)
-        while left > 0:
-            after = int(rng.integers(0, 50))
-            if after < left:
-                with pytest.raises(Killed):
-                    resume(name, path, kill_after=after)
-            left -= max(after, 1)
-        result, rows = resume(name, path)
+        again = partial(resume, name, tmp_path / f"{number}.db")
+        result, rows = resumed(again, len(stored), 50, rng)
         assert result.architectures == expected.architectures
         assert result.values.tobytes() == expected.values.tobytes()
         assert result.front.tolist() == expected.front.tolist()

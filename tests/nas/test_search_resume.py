@@ -1,6 +1,7 @@
 """An interrupted search, resumed from a real store, ends in the identical result."""
 
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from latency.database import connect
 from nas.search import ALGORITHMS, search
 from nas.store import EvaluationStore
 from search_spaces import SearchSpace
+from tests.nas.kills import Killed, resumed
 
 SPACE = SearchSpace(
     {"depth": (1, 2, 3, 4), **{f"width.{i}": (1, 2, 4, 8) for i in range(16)}},
@@ -29,11 +31,7 @@ def cost(architectures):
     return SPACE.encode_all(architectures).sum(axis=1, keepdims=True).astype(float)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-def resume(name, path, *, kill_after=None):
+def resume(name, path, kill_after=None):
     """Search with what the store knows; dies before computing number `kill_after` of this call."""
     computed = 0
 
@@ -75,14 +73,8 @@ def test_killed_at_random_moments_it_ends_in_the_identical_result(name, tmp_path
     rng = np.random.default_rng(sorted(ALGORITHMS).index(name))
     rounds = 1 if name in LEARNING else 3
     for number in range(rounds):
-        path, left = tmp_path / f"{number}.db", BUDGET
-        while left > 0:
-            after = int(rng.integers(0, 24))
-            if after < left:
-                with pytest.raises(Killed):
-                    resume(name, path, kill_after=after)
-            left -= max(after, 1)
-        result, rows = resume(name, path)
+        again = partial(resume, name, tmp_path / f"{number}.db")
+        result, rows = resumed(again, BUDGET, 24, rng)
         assert result.architectures == expected.architectures
         assert result.values.tobytes() == expected.values.tobytes()
         assert result.front.tolist() == expected.front.tolist()
