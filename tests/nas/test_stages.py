@@ -564,7 +564,9 @@ def test_export_of_the_best_within_a_bound(copied, capsys):
         expected = model(torch.from_numpy(feeds["images"]), arch)
     np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-4)
     left = {path.name for path in Path().iterdir()}
-    assert left == {"runs", "digits.yaml", "best.onnx", "best.json", "best.npz"}
+    assert left == {
+        *("runs", "digits.yaml", "best.onnx", "best.json", "best_classify.py", "best.npz")
+    }
     assert Path("best.npz").read_text() == "the user's own"
 
 
