@@ -62,7 +62,7 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     for index, (subnet, point) in enumerate(zip(exported, points, strict=True)):
         latencies = {name: results[index] for name, results in measured.items()}
         shipped = next(iter(subnet.artifacts.values())).path
-        export = str(shipped.relative_to(run.directory.path))
+        export = _from(run.directory.path, shipped)
         subnets.append(describe(exporter, subnet, point["values"], latencies, export))
         write_json(
             run.directory.exports / f"{subnet.name}.json",
@@ -78,12 +78,17 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             "supernet": supernet.hash,
             "mode": exporter.lab.timing.mode,
             "objectives": list(exporter.objectives.names),
+            "script": _from(run.directory.path, run.directory.exports / companions["script"]),
             "subnets": subnets,
             **_sensitivities(supernet),
         },
     )
     _remove_stale(run.directory.exports, {subnet.name for subnet in exported})
     return {"subnets": len(subnets), "failed_measurements": failed}
+
+
+def _from(directory: Path, path: Path) -> str:
+    return path.relative_to(directory).as_posix()
 
 
 def _order(exporter: Exporter, point: Mapping[str, Any]) -> tuple[float, ...]:

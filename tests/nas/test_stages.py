@@ -3,10 +3,12 @@
 Everything is real, onnxruntime in fresh processes too; only the measuring protocol is shortened.
 """
 
+import html
 import json
 import math
 import re
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 import latency.graphs
 import nas.stages.supernet
@@ -568,6 +571,40 @@ def test_export_of_the_best_within_a_bound(copied, capsys):
         *("runs", "digits.yaml", "best.onnx", "best.json", "best_classify.py", "best.npz")
     }
     assert Path("best.npz").read_text() == "the user's own"
+
+
+def in_own_code(directory):
+    """The lines of the report."""
+    report = (directory / "report.html").read_text(encoding="utf-8")
+    return html.unescape(re.search(r'id="use-code">(.*?)</pre>', report, re.DOTALL)[1])
+
+
+def test_the_lines_of_the_report_classify_an_image(copied, monkeypatch):
+    monkeypatch.chdir(copied)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    names = {}
+    exec(in_own_code(Path()), names)
+    subnets = load(Path("front.json"))["subnets"]
+    best = max(subnets, key=lambda subnet: subnet["quality"]["validation"])
+    model = trained(Path())
+    scale = load(Path("splits.json"))["normalisation"]
+    fed = (torch.from_numpy(pixels / 255).float() - scale["mean"][0]) / scale["std"][0]
+    with torch.no_grad():
+        expected = model(fed[None, None], model.space.architecture(best["architecture"])).numpy()
+    np.testing.assert_allclose(names["logits"], expected, rtol=1e-4, atol=1e-4)
+    assert names["best"] == expected.argmax()
+
+
+def test_the_lines_of_the_report_continue_a_text(text, monkeypatch):
+    monkeypatch.chdir(text)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    names = {}
+    exec(in_own_code(Path()), names)
+    monkeypatch.delitem(sys.modules, "generate")
+    # 16 tokens of context, of which the prompt takes all but one.
+    assert 0 < len(names["text"]) <= 4
 
 
 def test_no_export_within_an_impossible_bound(copied, capsys):
