@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,20 +57,20 @@ class Classifier:
         logits: NDArray[np.float32] = self.session.run(["logits"], {"images": images})[0]
         return logits
 
-    def __call__(self, image: str | Path) -> dict[str, float]:
+    def __call__(self, image: str | Path | BinaryIO) -> dict[str, float]:
         """Return the probability of each class, the most probable first."""
-        pixels = read_image(Path(image), image_size=self.image_size, channels=self.channels)
+        pixels = read_image(image, image_size=self.image_size, channels=self.channels)
         logits = self.logits(pixels[None])[0].astype(np.float64)
         weights = np.exp(logits - logits.max())
         order = np.argsort(-weights, kind="stable")
         return {self.classes[index]: float(weights[index] / weights.sum()) for index in order}
 
 
-def read_image(path: Path, *, image_size: int, channels: int) -> NDArray[np.uint8]:
+def read_image(file: str | Path | BinaryIO, *, image_size: int, channels: int) -> NDArray[np.uint8]:
     """Read an image as training does: upright (EXIF), grey or RGB, resized to a square.
 
     Args:
-        path: The file.
+        file: Its path, or the open file.
         image_size: Side of the result, pixels; bilinear with antialiasing, the aspect is not kept.
         channels: 1 for grey, 3 for RGB; transparency is dropped.
 
@@ -81,7 +81,7 @@ def read_image(path: Path, *, image_size: int, channels: int) -> NDArray[np.uint
         OSError: The file is no image, or truncated; Pillow has further errors for damaged ones.
         ValueError: Its pixels have 32 bits, whose white is not known.
     """
-    with Image.open(path) as opened:
+    with Image.open(file) as opened:
         image: Any = ImageOps.exif_transpose(opened)
         if image.mode in ("I", "F"):
             raise ValueError("pixels of 32 bits, whose white is not known")

@@ -26,10 +26,13 @@ from latency.database import connect
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.timing import TimingConfig
 from nas.cli import main
+from nas.deploy.classify import Classifier
+from nas.deploy.generate import Generator
 from nas.events import read_lines
 from nas.store import EvaluationStore
+from nas.subnets import load_subnet, write_onnx
 from predictors.correction import SMOOTH_STD
-from search_spaces import Architecture, Block, Workload, space_from_json
+from search_spaces import Architecture, Block, UserError, Workload, space_from_json
 from supernet.checkpoint import load_supernet, load_weights
 from supernet.families import build_supernet
 from supernet.training import Trainer
@@ -605,6 +608,52 @@ def test_the_lines_of_the_report_continue_a_text(text, monkeypatch):
     monkeypatch.delitem(sys.modules, "generate")
     # 16 tokens of context, of which the prompt takes all but one.
     assert 0 < len(names["text"]) <= 4
+
+
+@pytest.mark.parametrize("kind", ["digits", "text"])
+def test_a_subnet_in_pytorch_and_back(kind, request, tmp_path):
+    directory = request.getfixturevalue(kind)
+    name = load(directory / "front.json")["subnets"][-1]["name"]
+    export = directory / "exports" / f"{name}.onnx"
+    how = load(export.with_suffix(".json"))
+    feeds = random_feeds(how, {"batch": 2, "sequence": 5, "past": 0})
+    (inputs, *_) = feeds.values()
+    (expected,) = runtime(export).run(["logits"], feeds)
+    subnet = load_subnet(directory, name)
+    again = load_subnet(directory, how["subnet"]["architecture"])
+    tensor = torch.from_numpy(inputs)
+
+    def logits(module):
+        given = module(tensor)  # a decoder gives its cache too
+        return given if kind == "digits" else given[0]
+
+    with torch.no_grad():
+        for one in (subnet, again):
+            np.testing.assert_allclose(logits(one), expected, atol=1e-4)
+
+    # A step of fine-tuning.
+    optimizer = torch.optim.SGD(subnet.parameters(), lr=0.1)
+    logits(subnet).logsumexp(-1).mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        tuned = logits(subnet).numpy()
+    assert np.abs(tuned - expected).max() > 1e-3
+    write_onnx(subnet, tmp_path / "tuned.onnx", like=export.with_suffix(".json"))
+    np.testing.assert_allclose(
+        runtime(tmp_path / "tuned.onnx").run(["logits"], feeds)[0], tuned, atol=1e-4
+    )
+    opened = Classifier if kind == "digits" else Generator
+    opened(tmp_path / "tuned.onnx")
+    assert "subnet" not in load(tmp_path / "tuned.json")  # what was measured was another
+
+
+def test_a_subnet_that_is_not_there(digits):
+    with pytest.raises(UserError, match=r"s77 is not a subnet of .*; name one of s00, "):
+        load_subnet(digits, "s77")
+    with pytest.raises(UserError, match=r"front\.pi\.json does not exist"):
+        load_subnet(digits, "pi/s00")
+    with pytest.raises(UserError, match="lacks runtime; name the JSON beside an exported model"):
+        write_onnx(load_subnet(digits, "s00"), digits / "a.onnx", like=digits / "front.json")
 
 
 def test_no_export_within_an_impossible_bound(copied, capsys):
