@@ -135,7 +135,9 @@ class TransformerSpace(SearchSpace):
         for part in self.ends:
             allowed = self.head_schemes if part == "head" else STORED
             choices[gene(part)] = tuple(name for name in self.precision if name in allowed)
-        super().__init__(choices, active)
+        self.scheme_genes = tuple(name for name in choices if name.startswith(PRECISION))
+        """Names of the genes that choose a scheme; none without a choice."""
+        super().__init__(choices, active, minor=self.scheme_genes)
 
     def subnet(self, arch: Architecture) -> Subnet:
         """The widths of an architecture of this space; remembered, as training asks each step."""
@@ -189,7 +191,7 @@ class TransformerSpace(SearchSpace):
             raise UserError(f"scheme {name!r} is not one of space.precision {self.precision}")
         return self.architecture(
             {
-                key: self._at_least(key, name) if key.startswith(PRECISION) else value
+                key: self._at_least(key, name) if key in self.scheme_genes else value
                 for key, value in arch.items()
             }
         )
@@ -206,9 +208,8 @@ class TransformerSpace(SearchSpace):
         """
         if not self.precision:
             return arch
-        every = [name for name in self.names if name.startswith(PRECISION)]
-        counting = self.architecture({**dict.fromkeys(every, FULL), **arch})
-        genes = [name for name in every if name in counting]
+        counting = self.architecture({**dict.fromkeys(self.scheme_genes, FULL), **arch})
+        genes = [name for name in self.scheme_genes if name in counting]
         alone = rng.random() < 0.5
         drawn = rng.integers(len(self.precision), size=len(genes))
         chosen = {
@@ -377,7 +378,7 @@ class TransformerSpace(SearchSpace):
         All are in fp32.
         """
         found: dict[Architecture, None] = {}
-        schemes = np.array([name.startswith(PRECISION) for name in self.names])
+        schemes = np.array([name in self.scheme_genes for name in self.names])
         for fraction in np.linspace(0.0, 1.0, count):
             parts = np.where(schemes, 1.0, fraction)
             genes = np.floor(parts * (self.cardinalities - 1) + 0.5).astype(np.int64)

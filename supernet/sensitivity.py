@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from search_spaces.schemes import FULL, SCHEMES
 from search_spaces.space import Architecture
+from supernet.block_paths import by_path
 from supernet.quantization import QuantizedLinear
 from supernet.sharing import WeightSharing
 from supernet.stored import StoredLayer
@@ -68,11 +69,7 @@ def sensitivities(
         return QuantizedLinear(linear, SCHEMES[scheme], ranges.get(name), moments.get(name))
 
     found: dict[str, dict[str, float]] = {}
-    ends, *blocks = space.policy_genes(arch)
-    paths = {part: {part: name} for part, name in ends.items()}
-    for index, genes in enumerate(blocks):
-        paths[f"{('attention', 'ffn')[index % 2]}.{index // 2}"] = genes
-    for path, genes in paths.items():
+    for path, genes in by_path(space.policy_genes(arch)).items():
         linears: Mapping[str, tuple[str, ...]] = plain.get_submodule(path).LINEARS
         for part, name in genes.items():
             found[name] = {
