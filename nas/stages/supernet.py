@@ -17,6 +17,7 @@ from nas.progress import progress
 from nas.run import Run
 from nas.tasks import SplitName, Task, build_task
 from search_spaces import Architecture, TransformerSpace, UserError, space_from_json
+from search_spaces.schemes import later_versions
 from supernet.checkpoint import load_supernet, load_weights, save_supernet
 from supernet.families import Supernet, build_supernet
 from supernet.sanity import sanity_table
@@ -59,12 +60,18 @@ class TrainedSupernet:
     task: Task
     model: Supernet
     hash: str
-    """Names the weights in the store."""
+    """Names the weights."""
 
     @property
     def space(self) -> TransformerSpace:
         """The search space."""
         return self.model.space
+
+    @property
+    def stored_as(self) -> str:
+        """Names weights and schemes in the store."""
+        versions = later_versions(self.space.precision)
+        return ", ".join([self.hash, *(f"{name} {version}" for name, version in versions.items())])
 
     def metrics(
         self, architectures: Sequence[Architecture], split: SplitName, share: float = 1.0
@@ -79,13 +86,15 @@ class TrainedSupernet:
         key = stored_split(split, share)
         results = []
         for arch in architectures:
-            known = self.run.store.get(self.hash, arch, key)
+            known = self.run.store.get(self.stored_as, arch, key)
             if known is None:
                 self.run.store.add(
-                    self.hash, key, {arch: evaluate(self.model, self.task, arch, split, share)}
+                    self.stored_as,
+                    key,
+                    {arch: evaluate(self.model, self.task, arch, split, share)},
                 )
                 # Read back: the first evaluation of an architecture is the one that counts.
-                known = self.run.store.get(self.hash, arch, key)
+                known = self.run.store.get(self.stored_as, arch, key)
                 assert known is not None
             results.append(known)
         return results
