@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,9 @@ from supernet.block_paths import by_path
 from supernet.quantization import QuantizedLinear
 from supernet.sharing import WeightSharing
 from supernet.stored import StoredLayer
+
+WORST = 1e30
+"""In place of a loss that is no finite number: neither JSON nor an integer program has these."""
 
 Sensitivities = Mapping[str, Mapping[str, float]]
 """By the name of a gene and a scheme: nats per prediction; 0 for fp32."""
@@ -86,4 +90,5 @@ def sensitivities(
 @torch.no_grad()
 def _loss(layer: nn.Module, x: Tensor, output: Tensor) -> float:
     assert output.grad is not None
-    return float((output.grad * (layer(x) - output)).square().sum()) / 2
+    loss = float((output.grad * (layer(x) - output)).square().sum()) / 2
+    return loss if math.isfinite(loss) else WORST
