@@ -256,6 +256,13 @@ class TransformerSpace(SearchSpace):
                 values |= {name: schemes.get(part, FULL) for part, name in names.items()}
         return Architecture(values)
 
+    def __contains__(self, arch: object) -> bool:
+        """Whether `decode` may give it: one with a block that is left out is not of this space."""
+        if not super().__contains__(arch):
+            return False
+        assert isinstance(arch, Architecture)
+        return not (self.left_out and any(block in self.left_out for block in self.blocks(arch)))
+
     def policy_genes(self, arch: Architecture) -> list[dict[str, str]]:
         """For each of `blocks`, the genes of its schemes by part."""
         found = [{part: gene(part) for part in self.ends}]

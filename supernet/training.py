@@ -22,7 +22,7 @@ from search_spaces.space import Architecture, SearchSpace
 from search_spaces.transformer import TransformerSpace
 from supernet.checkpoint import load_training, load_weights, named_tensors, save_training
 from supernet.compilation import CompiledEnds
-from supernet.distillation import LOSSES, kl_divergence
+from supernet.distillation import LOSSES, DistillationLoss, kl_divergence
 from supernet.gradients import SharedGradients
 from supernet.identity import check_identity
 from supernet.optimizer import WeightAverage, build_adamw
@@ -159,6 +159,7 @@ class Trainer:
         self.label_smoothing = label_smoothing
         self.dropout = dropout
         self.distillation = LOSSES[distillation]
+        self.policy_distillation: DistillationLoss | None = self.distillation or kl_divergence
         self.random_subnets = random_subnets
         self.random_cost = random_cost
         self.seed = seed
@@ -249,7 +250,7 @@ class Trainer:
         distillation = self.distillation
         if self.policies is not None and step >= self.steps:
             architectures = with_policies(architectures, self.policies, seed=self.seed, step=step)
-            distillation = distillation or kl_divergence
+            distillation = self.policy_distillation
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         torch.manual_seed(_dropout_seed(self.seed, step))

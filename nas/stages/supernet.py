@@ -144,31 +144,7 @@ def train(run: Run) -> dict[str, Any]:
                 f"{remaining_s:.0f} s left",
             )
 
-        trainer = Trainer(
-            model,
-            task.batch,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_steps=min(settings.warmup_steps, settings.steps // 2),
-            clip_norm=settings.clip_norm,
-            label_smoothing=settings.label_smoothing,
-            dropout=settings.dropout,
-            distillation=settings.distillation,
-            random_subnets=settings.random_subnets,
-            random_cost=_parameters(model.space) if settings.sampling == "size" else None,
-            ema=settings.ema,
-            precision=settings.precision,
-            compile=settings.compile,
-            seed=config.seed,
-            checkpoint_path=directory.checkpoint,
-            checkpoint_every_s=settings.checkpoint_every_s,
-            log_every=settings.log_every,
-            on_log=log,
-            identity={"data": task.record, "threads": torch.get_num_threads()},
-            policies=_space(config, task) if settings.policy_steps else None,
-            policy_steps=settings.policy_steps,
-        )
+        trainer = new_trainer(config, task, model, checkpoint_path=directory.checkpoint, on_log=log)
         result = trainer.run()
     model.eval()
     rows, warnings = sanity_table(
@@ -193,6 +169,41 @@ def train(run: Run) -> dict[str, Any]:
     run.store.add(digest, "validation", known)
     directory.checkpoint.unlink(missing_ok=True)
     return _summary({**info, "hash": digest}, trained=True)
+
+
+def new_trainer(config: Config, task: Task, model: Supernet, **changes: Any) -> Trainer:
+    """A trainer of a supernet with the settings of a configuration.
+
+    Args:
+        config: Its settings.
+        task: Gives the batches.
+        model: The supernet, of the space without policies.
+        changes: Arguments of `Trainer` that are to be others, or that no configuration has.
+    """
+    settings = config.training
+    arguments: dict[str, Any] = {
+        "batch": task.batch,
+        "steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": min(settings.warmup_steps, settings.steps // 2),
+        "clip_norm": settings.clip_norm,
+        "label_smoothing": settings.label_smoothing,
+        "dropout": settings.dropout,
+        "distillation": settings.distillation,
+        "random_subnets": settings.random_subnets,
+        "random_cost": _parameters(model.space) if settings.sampling == "size" else None,
+        "ema": settings.ema,
+        "precision": settings.precision,
+        "compile": settings.compile,
+        "seed": config.seed,
+        "checkpoint_every_s": settings.checkpoint_every_s,
+        "log_every": settings.log_every,
+        "identity": {"data": task.record, "threads": torch.get_num_threads()},
+        "policies": _space(config, task) if settings.policy_steps else None,
+        "policy_steps": settings.policy_steps,
+    }
+    return Trainer(model, **{**arguments, **changes})
 
 
 def _parameters(space: TransformerSpace) -> Callable[[Architecture], float]:
