@@ -13,9 +13,18 @@ from itertools import product, zip_longest
 import numpy as np
 from numpy.typing import ArrayLike
 
-from search_spaces.blocks import PRECISION, Block, Cost, Workload
+from search_spaces.blocks import (
+    PRECISION,
+    Block,
+    Cost,
+    Workload,
+    attention_block,
+    ffn_block,
+    fixed_block,
+)
 from search_spaces.errors import UserError
-from search_spaces.schemes import ENDS, FULL, PARTS, PARTS_OF, SCHEMES, STORED, Policy
+from search_spaces.policy_genes import at_least, checked_ends, checked_schemes, gene
+from search_spaces.schemes import FULL, PARTS, PARTS_OF, SCHEMES, STORED, Policy
 from search_spaces.space import Architecture, Choice, SearchSpace
 
 REMEMBERED_SUBNETS = 1024
@@ -116,8 +125,8 @@ class TransformerSpace(SearchSpace):
         self.head_dim = head_dim
         self.group = group
         self.max_depth = layers
-        self.precision = _schemes(precision)
-        self.ends = _ends(precision_ends) if self.precision else ()
+        self.precision = checked_schemes(precision)
+        self.ends = checked_ends(precision_ends) if self.precision else ()
         self.left_out: Mapping[Block, Block] = {}
         """Blocks that do not occur, and what takes the place of each; see `restricted`."""
         choices: dict[str, Sequence[Choice]] = {"embed": embed, "depth": depth}
@@ -191,7 +200,7 @@ class TransformerSpace(SearchSpace):
             raise UserError(f"scheme {name!r} is not one of space.precision {self.precision}")
         return self.architecture(
             {
-                key: self._at_least(key, name) if key in self.scheme_genes else value
+                key: at_least(self.choices[key], name) if key in self.scheme_genes else value
                 for key, value in arch.items()
             }
         )
@@ -213,15 +222,10 @@ class TransformerSpace(SearchSpace):
         alone = rng.random() < 0.5
         drawn = rng.integers(len(self.precision), size=len(genes))
         chosen = {
-            name: self._at_least(name, self.precision[drawn[0 if alone else place]])
+            name: at_least(self.choices[name], self.precision[drawn[0 if alone else place]])
             for place, name in enumerate(genes)
         }
         return self.architecture({**arch, **chosen})
-
-    def _at_least(self, key: str, name: str) -> str:
-        """The coarsest choice of a gene that is no coarser than a scheme."""
-        finer = list(SCHEMES)[list(SCHEMES).index(name) :]
-        return next(str(choice) for choice in self.choices[key] if choice in finer)
 
     def schemes(self, arch: Architecture) -> frozenset[str]:
         """Schemes of the linear layers of a subnet that are not in fp32."""
@@ -275,14 +279,14 @@ class TransformerSpace(SearchSpace):
     def blocks(self, arch: Architecture) -> tuple[Block, ...]:
         """The blocks whose costs add up to the subnet's: the fixed part, then two per layer."""
         subnet = self.subnet(arch)
-        blocks = [_fixed(subnet.embed, subnet.ends)]
+        blocks = [fixed_block(subnet.embed, subnet.ends)]
         for layer in subnet.layers:
             attention, ffn = (
                 _of_kind(layer.precision, kind) if layer.precision else ()
                 for kind in ("attention", "ffn")
             )
-            blocks.append(_attention(subnet.embed, layer.heads, self.group, attention))
-            blocks.append(_ffn(subnet.embed, layer.ffn, ffn))
+            blocks.append(attention_block(subnet.embed, layer.heads, self.group, attention))
+            blocks.append(ffn_block(subnet.embed, layer.ffn, ffn))
         return tuple(blocks)
 
     def all_blocks(self) -> tuple[Block, ...]:
@@ -292,13 +296,13 @@ class TransformerSpace(SearchSpace):
         for fixed, attention, ffn in zip_longest(*kinds):
             for embed in self.choices["embed"]:
                 if fixed is not None:
-                    found[_fixed(_integer(embed), fixed)] = None
+                    found[fixed_block(_integer(embed), fixed)] = None
                 for index in range(self.max_depth):
                     for heads in self.choices[f"heads.{index}"] if attention is not None else ():
                         sizes = (_integer(embed), _integer(heads), self.group)
-                        found[_attention(*sizes, attention)] = None
+                        found[attention_block(*sizes, attention)] = None
                     for width in self.choices[f"ffn.{index}"] if ffn is not None else ():
-                        found[_ffn(_integer(embed), _integer(width), ffn)] = None
+                        found[ffn_block(_integer(embed), _integer(width), ffn)] = None
         return tuple(found)
 
     def timed_blocks(self) -> tuple[Block, ...]:
@@ -420,50 +424,8 @@ def _integer(value: object) -> int:
 
 
 @cache
-def _fixed(embed: int, precision: Policy = ()) -> Block:
-    return Block(kind="fixed", widths=(("embed", embed),), precision=precision)
-
-
-@cache
-def _attention(embed: int, heads: int, group: int, precision: Policy = ()) -> Block:
-    widths = (("embed", embed), ("heads", heads), ("kv_heads", heads // group))
-    return Block(kind="attention", widths=widths, precision=precision)
-
-
-@cache
-def _ffn(embed: int, ffn: int, precision: Policy = ()) -> Block:
-    return Block(kind="ffn", widths=(("embed", embed), ("ffn", ffn)), precision=precision)
-
-
-@cache
 def _of_kind(policy: Policy, kind: str) -> Policy:
     return tuple(pair for pair in policy if pair[0] in PARTS_OF[kind])
-
-
-def gene(part: str, layer: int | None = None) -> str:
-    """Name of the gene that chooses the scheme of a part of a layer, or of stem or head."""
-    return f"{PRECISION}{part}" if layer is None else f"{PRECISION}{part}.{layer}"
-
-
-def _ends(names: Sequence[str]) -> tuple[str, ...]:
-    for name in names:
-        if name not in ENDS:
-            raise UserError(f"space.precision_ends {name!r} is not one of {', '.join(ENDS)}")
-    return tuple(name for name in ENDS if name in names)
-
-
-def _schemes(names: Sequence[str]) -> tuple[str, ...]:
-    """The schemes from coarse to fine; none where there is no choice but fp32."""
-    for name in names:
-        if name not in SCHEMES:
-            raise UserError(f"space.precision {name!r} is not one of {', '.join(SCHEMES)}")
-    if len(set(names)) < len(names):
-        raise UserError(f"space.precision {list(names)} names a scheme twice; name each once")
-    if names and FULL not in names:
-        raise UserError(
-            f"space.precision {list(names)} lacks {FULL}, which all is compared with; add it"
-        )
-    return tuple(name for name in SCHEMES if name in names) if len(names) > 1 else ()
 
 
 def _check_choices(name: str, choices: Sequence[int]) -> None:

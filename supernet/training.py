@@ -25,6 +25,7 @@ from supernet.compilation import CompiledEnds
 from supernet.distillation import LOSSES, DistillationLoss, kl_divergence
 from supernet.gradients import SharedGradients
 from supernet.identity import check_identity
+from supernet.log_window import LogWindow
 from supernet.optimizer import WeightAverage, build_adamw
 from supernet.precision import autocast_context, resolve_precision
 from supernet.sandwich import (
@@ -198,7 +199,7 @@ class Trainer:
         self.step = 0
         """Steps done so far, which is also the index of the next one."""
         self.elapsed_s = 0.0
-        self._window = _Window()
+        self._window = LogWindow()
 
     def run(self) -> TrainingResult:
         """Train to the end, from the checkpoint if there is one.
@@ -300,23 +301,10 @@ class Trainer:
 
     def _write_log(self) -> None:
         """Give the means since the last entry to `on_log`, and begin the next window."""
-        window, self._window = self._window, _Window(started_s=self.elapsed_s)
-        if self.on_log is None:
-            return
-        seconds = max(self.elapsed_s - window.started_s, 1e-9)
-        randoms = window.others
-        self.on_log(
-            {
-                "step": self.step,
-                "loss_largest": window.largest / window.steps,
-                "loss_smallest": window.smallest / window.steps,
-                "loss_random": window.random / randoms if randoms else None,
-                "learning_rate": self._learning_rate(self.step - 1),
-                "samples_per_s": window.samples / seconds,
-                "elapsed_s": self.elapsed_s,
-                "remaining_s": (self.all_steps - self.step) * seconds / window.steps,
-            }
-        )
+        window, self._window = self._window, LogWindow(started_s=self.elapsed_s)
+        if self.on_log is not None:
+            rate = self._learning_rate(self.step - 1)
+            self.on_log(window.entry(self.step, self.all_steps, self.elapsed_s, rate))
 
     def _save(self) -> None:
         if self.checkpoint_path is None:
@@ -344,7 +332,7 @@ class Trainer:
         try:
             step, elapsed_s = info["step"], info["elapsed_s"]
             others = info["window"]["steps"] * self.random_subnets  # as it was before it was kept
-            window = _Window(**{"others": others, **info["window"]})
+            window = LogWindow(**{"others": others, **info["window"]})
             weights = _with_prefix(tensors, "model.")
             load_weights(self.model, weights, source=path)
             if self.average is not None:
@@ -364,28 +352,6 @@ class Trainer:
                 f"{path} lacks a part of the training ({error}); delete it to start again"
             ) from error
         self.step, self.elapsed_s, self._window = step, elapsed_s, window
-
-
-@dataclass
-class _Window:
-    """Sums since the last entry of the log; kept in the checkpoint, so that no step is lost."""
-
-    started_s: float = 0.0
-    steps: int = 0
-    samples: int = 0
-    largest: float = 0.0
-    smallest: float = 0.0
-    random: float = 0.0
-    others: int = 0
-    """Subnets that `random` sums."""
-
-    def add(self, result: StepResult, samples: int) -> None:
-        self.steps += 1
-        self.samples += samples
-        self.largest += result.losses[0]
-        self.smallest += result.losses[1]
-        self.random += sum(result.losses[2:])
-        self.others += len(result.losses[2:])
 
 
 def _identity_of(policies: TransformerSpace, steps: int) -> dict[str, Any]:
