@@ -16,7 +16,8 @@ from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
-from latency.export import ONNX_FACTS, write_network
+from latency.export import write_network
+from latency.onnx_form import ONNX_FACTS
 from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import QUALITIES
 from nas.run import Run
