@@ -561,6 +561,9 @@ def test_export_of_the_best_within_a_bound(copied, capsys):
     summary = json.loads(capsys.readouterr().out)
     lowest = min(found["evaluated"][i]["values"][0] for i in found["front"])
     assert summary["subnet"]["values"][0] == lowest
+    quality = summary["subnet"]["quality"]
+    assert summary["test_accuracy"] == quality["export_test"]
+    assert summary["latency_ms"] == summary["subnet"]["measured_latency_ms"]["median"]
     how = load(Path("best.json"))
     assert how["subnet"]["architecture"] == summary["subnet"]["architecture"]
     assert how["model"] == "best.onnx"
