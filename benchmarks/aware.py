@@ -141,6 +141,13 @@ def frozen_weights(trainer: Trainer, model: Supernet) -> Iterator[None]:
     print(f"frozen: {100 * freezing.share:.2f} % of the weights")
 
 
+@contextmanager
+def labels(trainer: Trainer, _: Supernet) -> Iterator[None]:
+    """Train all subnets on the labels, and none on the largest."""
+    trainer.policy_distillation = None
+    yield
+
+
 class AttentionLoss(TorchFunctionMode):
     """What subnets lose in attention against the largest, beside the logits (arXiv:2211.11014).
 
@@ -210,7 +217,7 @@ def _attention(maps: bool) -> Addition:
     @contextmanager
     def around(trainer: Trainer, model: Supernet) -> Iterator[None]:
         loss = AttentionLoss(model, maps)
-        trainer.distillation = loss
+        trainer.policy_distillation = loss
         with loss:
             yield
         for handle in loss.handles:
@@ -222,6 +229,7 @@ def _attention(maps: bool) -> Addition:
 TRAININGS: Final[Mapping[str, tuple[bool, Addition]]] = {
     "fp32": (False, lambda *_: nullcontext()),
     "policies": (True, lambda *_: nullcontext()),
+    "policies, from labels": (True, labels),
     "policies, statistical scales": (True, statistical_scales),
     "policies, frozen weights": (True, frozen_weights),
     "policies, attention outputs": (True, _attention(maps=False)),

@@ -44,6 +44,7 @@ from nas.stages.supernet import (
     CALIBRATION_BATCHES,
     TrainedSupernet,
     evaluate,
+    new_trainer,
     open_supernet,
     train,
 )
@@ -193,20 +194,14 @@ class Bench:
         self, model: Supernet, config: Config, steps: int, aware: bool, path: Path
     ) -> Trainer:
         """Goes on from the model's weights, with batches that follow those of the training."""
-        settings, task = config.training, self.task
-        return Trainer(
+        first = config.training.steps
+        return new_trainer(
+            config,
+            self.task,
             model,
-            lambda step: task.batch(settings.steps + step),
+            batch=lambda step: self.task.batch(first + step),
             steps=0,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            clip_norm=settings.clip_norm,
-            label_smoothing=settings.label_smoothing,
-            dropout=settings.dropout,
-            distillation=settings.distillation,
-            random_subnets=settings.random_subnets,
-            precision=settings.precision,
-            seed=config.seed,
+            warmup_steps=0,
             checkpoint_path=path,
             policies=self._space(SCHEMES_TRAINED if aware else ()),
             policy_steps=steps,

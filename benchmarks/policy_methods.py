@@ -106,7 +106,4 @@ class Methods:
         return [self._with_policy(result.architectures[index]) for index in result.front]
 
     def _with_policy(self, arch: Architecture) -> Architecture:
-        if any(name.startswith("precision.") for name in arch):
-            return arch
-        full = {name: FULL for name in self.space.names if name.startswith("precision.")}
-        return self.space.architecture({**full, **arch})
+        return self.space.architecture({**dict.fromkeys(self.space.scheme_genes, FULL), **arch})

@@ -101,6 +101,8 @@ def configuration(name: str, options: argparse.Namespace) -> Config:
         f"space.precision=[{', '.join(SCHEMES)}]",
         f"latency.mode={options.mode}",
     ]
+    if options.check == "agreement":
+        overrides.append("space.precision_ends=[stem, head]")
     if options.check == "speed":
         quality = "error" if name == "digits" else "bits_per_byte"
         overrides += [f"workloads={WORKLOADS[name]}", f"search.objectives=[{quality}]"]

@@ -165,12 +165,10 @@ class _Positions(nn.Module):
 
     def __init__(self, space: DecoderSpace) -> None:
         super().__init__()
-        self.rotary = decoder.Rotary(
-            context=space.context, head_dim=space.head_dim, group=space.group
-        )
+        self.rotary = decoder.Rotary(context=space.context, head_dim=space.head_dim)
 
     def forward(self, x: Tensor, past: Tensor) -> decoder.Positions:
-        positions: decoder.Positions = self.rotary(past.shape[2], x.shape[1])
+        positions: decoder.Positions = self.rotary(x.shape[:2], past.shape[2])
         return positions
 
 

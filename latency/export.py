@@ -12,14 +12,11 @@ from torch import Tensor
 from latency.artifact import Artifact, build_artifact, load_artifact
 from latency.backend import DeviceBackend
 from latency.files import write_bytes
-from latency.graphs import OPSET, GraphLibrary
+from latency.graphs import GraphLibrary
 from latency.policy import tolerance
 from supernet.parts import Network
 from supernet.quantization import QuantizedLinear
 from supernet.stored import StoredLayer
-
-ONNX_FACTS: Mapping[str, str] = {"opset": str(OPSET), "precision": "fp32"}
-"""How `write_network` writes: see `DeviceBackend.build_facts`."""
 
 
 def write_network(

@@ -29,12 +29,13 @@ from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
 
 from latency.database import storage_errors
+from latency.onnx_form import OPSET
 from latency.policy import Layer, write_policy
+from supernet.onnx_attention import in_onnx_form
 from supernet.parts import Network, Part, Port, example_inputs
 from supernet.quantization import QuantizedLinear, full_precision
 from supernet.stored import StoredLayer
 
-OPSET = 23
 DOMAIN = "elastic_nas"
 # Two sets of sizes: a dimension that differs between them is free.
 SIZES = (
@@ -80,13 +81,18 @@ class GraphLibrary:
         self._functions: dict[str, tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]] = {}
 
     def assemble(
-        self, network: Network, metadata: Mapping[str, str] | None = None
+        self,
+        network: Network,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        onnx_attention: bool = True,
     ) -> onnx.ModelProto:
         """The network as one ONNX model with the weights of its modules.
 
         Args:
             network: What to put together; its quantized layers keep their schemes.
             metadata: Strings that are kept in the model.
+            onnx_attention: Whether attention is written as `supernet.onnx_attention` has it.
 
         Raises:
             RuntimeError: A part's exported graph does not hold its weights.
@@ -97,7 +103,8 @@ class GraphLibrary:
         layers: dict[str, Layer] = {}
         upright: set[str] = set()
         for part in network.parts:
-            quantized, part = part, replace(part, module=full_precision(part.module))
+            quantized = replace(part, module=in_onnx_form(part.module)) if onnx_attention else part
+            part = replace(quantized, module=full_precision(quantized.module))
             key = module_key(part.module)
             if key not in self._functions:
                 if not examples and _read(self._path(key)) is None:

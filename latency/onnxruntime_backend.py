@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latency.anchor import ANCHOR_LAYERS, build_anchor
 from latency.artifact import Artifact
 from latency.backend import BackendError, Samples
+from latency.onnx_form import FORM, ONNX_FACTS
 from latency.place import Place, ThisHost, checked
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
@@ -83,6 +84,7 @@ class OnnxRuntimeBackend:
             "provider": self.provider,
             "threads": str(self.threads),
             "spinning": "on" if self.spinning else "off",
+            "export_form": str(FORM),
         }
         if self.options:
             facts["provider_options"] = json.dumps(self.options, sort_keys=True)
@@ -112,9 +114,7 @@ class OnnxRuntimeBackend:
         return None
 
     def build_facts(self) -> Mapping[str, str]:
-        """Opset and precision: an ONNX file is the same for every provider."""
-        from latency.export import ONNX_FACTS
-
+        """Opset, form and precision: an ONNX file is the same for every provider."""
         return ONNX_FACTS
 
     def compile(

@@ -27,6 +27,7 @@ from latency.table import LatencyTable, TableRow, fill_in
 from latency.timing import TimingConfig
 from search_spaces.blocks import Block, Workload
 from search_spaces.errors import UserError
+from search_spaces.schemes import later_versions
 from search_spaces.transformer import TransformerSpace
 
 EXPORTED = 0.25
@@ -190,10 +191,12 @@ def _chain(
     shape.pop("drop_order")
     for name in ("precision", "precision_ends"):
         shape.pop(name, None)
+    schemes = [name for _, name in block.precision]
+    if versions := later_versions(schemes):
+        facts["schemes"] = versions
     text = json.dumps([facts, shape, build_key(backend)], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:20]
     path = folder / f"{name}{backend.suffix}"
-    schemes = [name for _, name in block.precision]
     artifact = known_artifact(path, backend=backend, provenance=facts, schemes=schemes)
     if artifact is None:
         with torch.random.fork_rng(devices=[]):

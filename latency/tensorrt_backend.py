@@ -143,7 +143,8 @@ class TensorRTBackend:
         """
         from latency.half import nodes_of_parts, to_half
 
-        model = library.assemble(network)
+        # Its parser takes an Attention node with one output: without a cache
+        model = library.assemble(network, onnx_attention=False)
         if self.precision == "fp16":
             keep = nodes_of_parts(model, network, self.fp32_parts)
             model = to_half(model, keep)

@@ -8,9 +8,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.policy_genes import gene
 from search_spaces.schemes import FULL, PARTS_OF, Policy
 from search_spaces.space import Architecture, Choice
-from search_spaces.transformer import TransformerSpace, gene
+from search_spaces.transformer import TransformerSpace
 
 
 class BlockCounts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.blocks import PRECISION
 from search_spaces.space import SearchSpace
 
 Floats = NDArray[np.float64]
@@ -16,9 +15,10 @@ ABSENT = -0.5
 _REACH = 0.5
 """Distance on that line over which the contributions of choices are alike, beyond a trend."""
 
-_SCHEME = 0.1
-"""How much a change of scheme tells beside one of a width or a depth. There are four of these for
-each layer, and most change little: with 1, a search over both found less than one over widths."""
+_MINOR = 0.1
+"""How much a change of a minor gene tells beside one of the others. Of the schemes of a transformer
+there are four for each layer, and most change little: with 1, a search over schemes and widths
+found less than one over widths."""
 
 
 class GeneFeatures:
@@ -28,7 +28,7 @@ class GeneFeatures:
     choices contribute need not follow the order: further columns span the rest, neighbouring
     choices more alike than distant ones (an exponential kernel on the line). A gene that does not
     count has a place of its own below the first choice. Columns have mean 0 over the choices.
-    Those of genes that choose a scheme are smaller.
+    Those of minor genes are smaller.
 
     Args:
         space: Any space with a choice in at least one gene.
@@ -38,8 +38,8 @@ class GeneFeatures:
         self._space = space
         conditional = np.array([name in space.active for name in space.names])
         levels = space.cardinalities + conditional
-        schemes = np.array([name.startswith(PRECISION) for name in space.names])
-        self._sizes = None if schemes.all() or not schemes.any() else ~schemes
+        minor = np.array([name in space.minor for name in space.names])
+        self._sizes = None if minor.all() or not minor.any() else ~minor
         most = int(levels.max())
         table = np.zeros((space.dimensions, most, max(1, most - 1)))
         for gene, (choices, absent) in enumerate(
@@ -49,7 +49,7 @@ class GeneFeatures:
             if absent:
                 place = np.append(place, ABSENT)
             if len(place) > 1:
-                columns = _contrasts(place) * (_SCHEME if schemes[gene] else 1.0)
+                columns = _contrasts(place) * (_MINOR if minor[gene] else 1.0)
                 table[gene, : len(place), : columns.shape[1]] = columns
         used = np.abs(table).sum(axis=1) > 0
         gene_of, rank = np.nonzero(used)
@@ -70,8 +70,8 @@ class GeneFeatures:
     def size(self, genes: Genes) -> Floats:
         """What says how large an architecture is, shape `(n, 1 or 2)`.
 
-        The mean place of the genes on their lines, those of schemes aside; with genes that may be
-        absent also the share of those that are there.
+        The mean place of the genes on their lines, minor ones aside; with genes that may be absent
+        also the share of those that are there.
         """
         mask = self._space.active_mask(genes)
         place = np.where(mask, genes / np.maximum(self._space.cardinalities - 1, 1), 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from search_spaces.errors import UserError
 from search_spaces.schemes import FULL, SCHEMES, Policy
@@ -97,6 +97,25 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.kind}({', '.join(f'{name}={value}' for name, value in self.genes.items())})"
+
+
+@cache
+def fixed_block(embed: int, precision: Policy = ()) -> Block:
+    """Stem, head and session."""
+    return Block(kind="fixed", widths=(("embed", embed),), precision=precision)
+
+
+@cache
+def attention_block(embed: int, heads: int, group: int, precision: Policy = ()) -> Block:
+    """Attention with `group` query heads for each key/value head."""
+    widths = (("embed", embed), ("heads", heads), ("kv_heads", heads // group))
+    return Block(kind="attention", widths=widths, precision=precision)
+
+
+@cache
+def ffn_block(embed: int, ffn: int, precision: Policy = ()) -> Block:
+    """A feed-forward network."""
+    return Block(kind="ffn", widths=(("embed", embed), ("ffn", ffn)), precision=precision)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ The numerics are in `supernet.quantization`; here is what a search has to know o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,6 +28,9 @@ class Scheme:
     """Inputs as they are, or as 8-bit integers with a range known before or found at each call."""
     runs_as: str = FULL
     """Scheme whose arithmetic it has: one that is only stored in fewer bits runs as fp32."""
+    version: int = 1
+    """Of its numbers and of its form in a file: raised with either, so that what was stored before
+    is not taken for it."""
 
     def weight_bytes(self, outputs: int, inputs: int) -> int:
         """Bytes of the weights of a linear layer in a file, scales and ranges included."""
@@ -81,3 +84,9 @@ Policy = tuple[tuple[str, str], ...]
 """Part and scheme of what is not fp32, in the order of `PARTS` or `ENDS`."""
 STORED: Final = tuple(name for name, scheme in SCHEMES.items() if scheme.runs_as == FULL)
 """Schemes of weights that are no factor of a matrix product: fewer bits in the file alone."""
+
+
+def later_versions(names: Iterable[str]) -> dict[str, int]:
+    """Versions of those schemes that are not in their first: what a key of a store has to say."""
+    versions = {name: SCHEMES[name].version for name in sorted(names)}
+    return {name: version for name, version in versions.items() if version > 1}

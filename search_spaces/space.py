@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -89,13 +89,21 @@ class SearchSpace:
         active: Gene name to the condition under which it counts: controlling gene to the values
             of that gene. Genes that are not named always count. A controller comes before what it
             controls.
+        minor: Genes that are expected to change little, such as number formats beside widths: a
+            predictor gives a change of one a tenth of the weight, and says a network's size without
+            them.
 
     Raises:
-        UserError: No genes, a gene without choices or with equal ones, an unknown controller.
+        UserError: No genes, a gene without choices or with equal ones, an unknown controller, a
+            minor gene that is not there.
     """
 
     def __init__(
-        self, choices: Mapping[str, Sequence[Choice]], active: Active | None = None
+        self,
+        choices: Mapping[str, Sequence[Choice]],
+        active: Active | None = None,
+        *,
+        minor: Iterable[str] = (),
     ) -> None:
         if not choices:
             raise UserError("a search space needs at least one gene; it has none")
@@ -123,6 +131,9 @@ class SearchSpace:
             if len(index) != len(values):
                 raise UserError(f"gene {name!r} has equal choices: {values}; name each once")
         self._controllers = self._tables()
+        self.minor = frozenset(minor)
+        for name in sorted(self.minor - set(self.names)):
+            raise UserError(f"minor names {name!r}, which is no gene of {self.names}")
 
     def _column(self, name: str) -> int:
         if name not in self._position:

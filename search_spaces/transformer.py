@@ -13,9 +13,18 @@ from itertools import product, zip_longest
 import numpy as np
 from numpy.typing import ArrayLike
 
-from search_spaces.blocks import PRECISION, Block, Cost, Workload
+from search_spaces.blocks import (
+    PRECISION,
+    Block,
+    Cost,
+    Workload,
+    attention_block,
+    ffn_block,
+    fixed_block,
+)
 from search_spaces.errors import UserError
-from search_spaces.schemes import ENDS, FULL, PARTS, PARTS_OF, SCHEMES, STORED, Policy
+from search_spaces.policy_genes import at_least, checked_ends, checked_schemes, gene
+from search_spaces.schemes import FULL, PARTS, PARTS_OF, SCHEMES, STORED, Policy
 from search_spaces.space import Architecture, Choice, SearchSpace
 
 REMEMBERED_SUBNETS = 1024
@@ -116,8 +125,8 @@ class TransformerSpace(SearchSpace):
         self.head_dim = head_dim
         self.group = group
         self.max_depth = layers
-        self.precision = _schemes(precision)
-        self.ends = _ends(precision_ends) if self.precision else ()
+        self.precision = checked_schemes(precision)
+        self.ends = checked_ends(precision_ends) if self.precision else ()
         self.left_out: Mapping[Block, Block] = {}
         """Blocks that do not occur, and what takes the place of each; see `restricted`."""
         choices: dict[str, Sequence[Choice]] = {"embed": embed, "depth": depth}
@@ -135,7 +144,9 @@ class TransformerSpace(SearchSpace):
         for part in self.ends:
             allowed = self.head_schemes if part == "head" else STORED
             choices[gene(part)] = tuple(name for name in self.precision if name in allowed)
-        super().__init__(choices, active)
+        self.scheme_genes = tuple(name for name in choices if name.startswith(PRECISION))
+        """Names of the genes that choose a scheme; none without a choice."""
+        super().__init__(choices, active, minor=self.scheme_genes)
 
     def subnet(self, arch: Architecture) -> Subnet:
         """The widths of an architecture of this space; remembered, as training asks each step."""
@@ -189,7 +200,7 @@ class TransformerSpace(SearchSpace):
             raise UserError(f"scheme {name!r} is not one of space.precision {self.precision}")
         return self.architecture(
             {
-                key: self._at_least(key, name) if key.startswith(PRECISION) else value
+                key: at_least(self.choices[key], name) if key in self.scheme_genes else value
                 for key, value in arch.items()
             }
         )
@@ -206,21 +217,15 @@ class TransformerSpace(SearchSpace):
         """
         if not self.precision:
             return arch
-        every = [name for name in self.names if name.startswith(PRECISION)]
-        counting = self.architecture({**dict.fromkeys(every, FULL), **arch})
-        genes = [name for name in every if name in counting]
+        counting = self.architecture({**dict.fromkeys(self.scheme_genes, FULL), **arch})
+        genes = [name for name in self.scheme_genes if name in counting]
         alone = rng.random() < 0.5
         drawn = rng.integers(len(self.precision), size=len(genes))
         chosen = {
-            name: self._at_least(name, self.precision[drawn[0 if alone else place]])
+            name: at_least(self.choices[name], self.precision[drawn[0 if alone else place]])
             for place, name in enumerate(genes)
         }
         return self.architecture({**arch, **chosen})
-
-    def _at_least(self, key: str, name: str) -> str:
-        """The coarsest choice of a gene that is no coarser than a scheme."""
-        finer = list(SCHEMES)[list(SCHEMES).index(name) :]
-        return next(str(choice) for choice in self.choices[key] if choice in finer)
 
     def schemes(self, arch: Architecture) -> frozenset[str]:
         """Schemes of the linear layers of a subnet that are not in fp32."""
@@ -255,6 +260,13 @@ class TransformerSpace(SearchSpace):
                 values |= {name: schemes.get(part, FULL) for part, name in names.items()}
         return Architecture(values)
 
+    def __contains__(self, arch: object) -> bool:
+        """Whether `decode` may give it: one with a block that is left out is not of this space."""
+        if not super().__contains__(arch):
+            return False
+        assert isinstance(arch, Architecture)
+        return not (self.left_out and any(block in self.left_out for block in self.blocks(arch)))
+
     def policy_genes(self, arch: Architecture) -> list[dict[str, str]]:
         """For each of `blocks`, the genes of its schemes by part."""
         found = [{part: gene(part) for part in self.ends}]
@@ -267,14 +279,14 @@ class TransformerSpace(SearchSpace):
     def blocks(self, arch: Architecture) -> tuple[Block, ...]:
         """The blocks whose costs add up to the subnet's: the fixed part, then two per layer."""
         subnet = self.subnet(arch)
-        blocks = [_fixed(subnet.embed, subnet.ends)]
+        blocks = [fixed_block(subnet.embed, subnet.ends)]
         for layer in subnet.layers:
             attention, ffn = (
                 _of_kind(layer.precision, kind) if layer.precision else ()
                 for kind in ("attention", "ffn")
             )
-            blocks.append(_attention(subnet.embed, layer.heads, self.group, attention))
-            blocks.append(_ffn(subnet.embed, layer.ffn, ffn))
+            blocks.append(attention_block(subnet.embed, layer.heads, self.group, attention))
+            blocks.append(ffn_block(subnet.embed, layer.ffn, ffn))
         return tuple(blocks)
 
     def all_blocks(self) -> tuple[Block, ...]:
@@ -284,13 +296,13 @@ class TransformerSpace(SearchSpace):
         for fixed, attention, ffn in zip_longest(*kinds):
             for embed in self.choices["embed"]:
                 if fixed is not None:
-                    found[_fixed(_integer(embed), fixed)] = None
+                    found[fixed_block(_integer(embed), fixed)] = None
                 for index in range(self.max_depth):
                     for heads in self.choices[f"heads.{index}"] if attention is not None else ():
                         sizes = (_integer(embed), _integer(heads), self.group)
-                        found[_attention(*sizes, attention)] = None
+                        found[attention_block(*sizes, attention)] = None
                     for width in self.choices[f"ffn.{index}"] if ffn is not None else ():
-                        found[_ffn(_integer(embed), _integer(width), ffn)] = None
+                        found[ffn_block(_integer(embed), _integer(width), ffn)] = None
         return tuple(found)
 
     def timed_blocks(self) -> tuple[Block, ...]:
@@ -377,7 +389,7 @@ class TransformerSpace(SearchSpace):
         All are in fp32.
         """
         found: dict[Architecture, None] = {}
-        schemes = np.array([name.startswith(PRECISION) for name in self.names])
+        schemes = np.array([name in self.scheme_genes for name in self.names])
         for fraction in np.linspace(0.0, 1.0, count):
             parts = np.where(schemes, 1.0, fraction)
             genes = np.floor(parts * (self.cardinalities - 1) + 0.5).astype(np.int64)
@@ -412,50 +424,8 @@ def _integer(value: object) -> int:
 
 
 @cache
-def _fixed(embed: int, precision: Policy = ()) -> Block:
-    return Block(kind="fixed", widths=(("embed", embed),), precision=precision)
-
-
-@cache
-def _attention(embed: int, heads: int, group: int, precision: Policy = ()) -> Block:
-    widths = (("embed", embed), ("heads", heads), ("kv_heads", heads // group))
-    return Block(kind="attention", widths=widths, precision=precision)
-
-
-@cache
-def _ffn(embed: int, ffn: int, precision: Policy = ()) -> Block:
-    return Block(kind="ffn", widths=(("embed", embed), ("ffn", ffn)), precision=precision)
-
-
-@cache
 def _of_kind(policy: Policy, kind: str) -> Policy:
     return tuple(pair for pair in policy if pair[0] in PARTS_OF[kind])
-
-
-def gene(part: str, layer: int | None = None) -> str:
-    """Name of the gene that chooses the scheme of a part of a layer, or of stem or head."""
-    return f"{PRECISION}{part}" if layer is None else f"{PRECISION}{part}.{layer}"
-
-
-def _ends(names: Sequence[str]) -> tuple[str, ...]:
-    for name in names:
-        if name not in ENDS:
-            raise UserError(f"space.precision_ends {name!r} is not one of {', '.join(ENDS)}")
-    return tuple(name for name in ENDS if name in names)
-
-
-def _schemes(names: Sequence[str]) -> tuple[str, ...]:
-    """The schemes from coarse to fine; none where there is no choice but fp32."""
-    for name in names:
-        if name not in SCHEMES:
-            raise UserError(f"space.precision {name!r} is not one of {', '.join(SCHEMES)}")
-    if len(set(names)) < len(names):
-        raise UserError(f"space.precision {list(names)} names a scheme twice; name each once")
-    if names and FULL not in names:
-        raise UserError(
-            f"space.precision {list(names)} lacks {FULL}, which all is compared with; add it"
-        )
-    return tuple(name for name in SCHEMES if name in names) if len(names) > 1 else ()
 
 
 def _check_choices(name: str, choices: Sequence[int]) -> None:

@@ -55,12 +55,14 @@ def least_error(counts: Tensor, bounds: tuple[float, float]) -> tuple[float, flo
     """The range, of `SHARES` of `bounds`, in which 8 bits give inputs with the least squared error.
 
     A few large inputs cost all others a coarser step; where those are few enough, it is better to
-    clip them.
+    clip them. Inputs beyond 16 bits are not told apart by their counts, and keep the whole range.
 
     Args:
         counts: What `counted` gives, on any device.
         bounds: The lowest and the highest input.
     """
+    if max(abs(bound) for bound in bounds) > LARGEST_FP16:
+        return bounds
     counts = counts.cpu()
     places = counts.nonzero()[:, 0]
     x, times = HALVES[places], counts[places].double()

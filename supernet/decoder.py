@@ -29,7 +29,7 @@ ROTARY_BASE = 10000.0
 
 
 Positions = tuple[Tensor, Tensor, Tensor]
-"""Cosines and sines, shape `(S, 1, 1, D / 2)`, and the additive mask, shape `(G * S, P + S)`."""
+"""Cosines and sines, shape `(B, S, D / 2)`, and the additive mask, shape `(S, P + S)`."""
 
 
 POSITIONS = ("cos", "sin", "mask")
@@ -46,23 +46,22 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, *, context: int, head_dim: int, group: int) -> None:
+    def __init__(self, *, context: int, head_dim: int) -> None:
         super().__init__()
-        self.group = group
         frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2) / head_dim)
         angles = torch.arange(context)[:, None] * frequencies  # (context, D / 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
-    def forward(self, past: int, new: int) -> Positions:
-        """Positions of `new` tokens after `past` cached ones."""
-        cos = self.cos[past : past + new, None, None]
-        sin = self.sin[past : past + new, None, None]
+    def forward(self, shape: Sequence[int], past: int) -> Positions:
+        """Positions of new tokens, shape `(B, S)`, after `past` cached ones."""
+        batch, new = shape
+        cos = self.cos[past : past + new].expand(batch, -1, -1)
+        sin = self.sin[past : past + new].expand(batch, -1, -1)
         keys = torch.arange(past + new, device=cos.device)
         hidden = keys[None, :] > keys[past:, None]  # (S, P + S)
         mask = torch.zeros(hidden.shape, dtype=cos.dtype, device=cos.device)
-        mask = mask.masked_fill(hidden, -torch.inf)
-        return cos, sin, mask.repeat(self.group, 1)
+        return cos, sin, mask.masked_fill(hidden, -torch.inf)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -94,7 +93,8 @@ def grouped_attention(
     cos, sin, mask = positions
     batch, new, _ = qkv.shape
     heads = qkv.view(batch, new, -1, group + 2, head_dim)  # (B, S, K, G + 2, D)
-    turned = rotate(heads[..., : group + 1, :], cos, sin)  # (B, S, K, G + 1, D)
+    angles = cos[:, :, None, None], sin[:, :, None, None]  # (B, S, 1, 1, D / 2) each
+    turned = rotate(heads[..., : group + 1, :], *angles)  # (B, S, K, G + 1, D)
     key = turned[..., group, :].transpose(1, 2)  # (B, K, S, D)
     value = heads[..., group + 1, :].transpose(1, 2)  # (B, K, S, D)
     if past:
@@ -103,7 +103,7 @@ def grouped_attention(
     # The queries of a group lie one after the other, so that keys need not be repeated.
     query = turned[..., :group, :].permute(0, 2, 3, 1, 4)  # (B, K, G, S, D)
     query = query.reshape(batch, -1, group * new, head_dim)  # (B, K, G * S, D)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.repeat(group, 1))
     out = out.view(batch, -1, group, new, head_dim).permute(0, 3, 1, 2, 4)  # (B, S, K, G, D)
     return out.reshape(batch, new, -1), key, value
 
@@ -162,14 +162,14 @@ class Stem(nn.Module):
     def __init__(self, space: DecoderSpace, *, embed: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(space.vocabulary, embed)
-        self.rotary = Rotary(context=space.context, head_dim=space.head_dim, group=space.group)
+        self.rotary = Rotary(context=space.context, head_dim=space.head_dim)
 
     def forward(
         self, tokens: Tensor, past: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens, shape `(B, S)`, and any cached keys to `(B, S, E)` and their positions."""
         x: Tensor = self.tokens(tokens)
-        return x, *self.rotary(0 if past is None else past.shape[2], tokens.shape[1])
+        return x, *self.rotary(tokens.shape, 0 if past is None else past.shape[2])
 
 
 class Head(nn.Module):
@@ -343,12 +343,12 @@ class ElasticStem(nn.Module):
         super().__init__()
         self.tokens = ElasticEmbedding(space.vocabulary, embed)
         nn.init.normal_(self.tokens.weight, std=0.02)
-        self.rotary = Rotary(context=space.context, head_dim=space.head_dim, group=space.group)
+        self.rotary = Rotary(context=space.context, head_dim=space.head_dim)
 
     def forward(self, tokens: Tensor, past: Tensor | None, embed: int) -> tuple[Tensor, Positions]:
         """`Stem.forward` with the first `embed` features."""
         x: Tensor = self.tokens(tokens, embed)
-        return x, self.rotary(0 if past is None else past.shape[2], tokens.shape[1])
+        return x, self.rotary(tokens.shape, 0 if past is None else past.shape[2])
 
 
 class ElasticHead(nn.Module):

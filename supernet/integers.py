@@ -51,8 +51,8 @@ def integer_weight(
     Args:
         weight: Shape `(O, I)`.
         scheme: One with integers.
-        moment: Mean of the inputs' products in calibration, shape `(I, I)`; without it, weights
-            in groups are rounded to the nearest.
+        moment: Mean of the inputs' products in calibration, shape `(I, I)`; without it, or where
+            it is too large for fp32, weights in groups are rounded to the nearest.
         rounding: How, for weights in groups.
 
     Raises:
@@ -66,7 +66,7 @@ def integer_weight(
         return IntegerWeight(values=values.to(torch.int8), scale=scale)
     missing = -weight.shape[1] % scheme.group
     padded = F.pad(weight, (0, missing))  # (O, G * 32)
-    if moment is None or rounding == "nearest":
+    if moment is None or rounding == "nearest" or not moment.isfinite().all():
         groups = padded.view(weight.shape[0], -1, scheme.group)
         scale = _nearest_scale(groups)
         return IntegerWeight(values=_in_16(groups, scale).to(torch.uint8), scale=scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -12,9 +13,13 @@ from torch.nn import functional as F
 
 from search_spaces.schemes import FULL, SCHEMES
 from search_spaces.space import Architecture
+from supernet.block_paths import by_path
 from supernet.quantization import QuantizedLinear
 from supernet.sharing import WeightSharing
 from supernet.stored import StoredLayer
+
+WORST = 1e30
+"""In place of a loss that is no finite number: neither JSON nor an integer program has these."""
 
 Sensitivities = Mapping[str, Mapping[str, float]]
 """By the name of a gene and a scheme: nats per prediction; 0 for fp32."""
@@ -68,11 +73,7 @@ def sensitivities(
         return QuantizedLinear(linear, SCHEMES[scheme], ranges.get(name), moments.get(name))
 
     found: dict[str, dict[str, float]] = {}
-    ends, *blocks = space.policy_genes(arch)
-    paths = {part: {part: name} for part, name in ends.items()}
-    for index, genes in enumerate(blocks):
-        paths[f"{('attention', 'ffn')[index % 2]}.{index // 2}"] = genes
-    for path, genes in paths.items():
+    for path, genes in by_path(space.policy_genes(arch)).items():
         linears: Mapping[str, tuple[str, ...]] = plain.get_submodule(path).LINEARS
         for part, name in genes.items():
             found[name] = {
@@ -89,4 +90,5 @@ def sensitivities(
 @torch.no_grad()
 def _loss(layer: nn.Module, x: Tensor, output: Tensor) -> float:
     assert output.grad is not None
-    return float((output.grad * (layer(x) - output)).square().sum()) / 2
+    loss = float((output.grad * (layer(x) - output)).square().sum()) / 2
+    return loss if math.isfinite(loss) else WORST

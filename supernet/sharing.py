@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from search_spaces.schemes import FULL, PARTS_OF, SCHEMES, Policy
+from search_spaces.schemes import FULL, SCHEMES
 from search_spaces.space import Architecture
 from search_spaces.transformer import TransformerSpace
+from supernet.block_paths import by_path
 from supernet.calibration import observed_moments, observed_ranges
 from supernet.integers import Rounding
 from supernet.quantization import Moments, Ranges, quantize_block, within
@@ -149,21 +150,15 @@ class WeightSharing(nn.Module, Generic[Plain]):
         ranges = self.ranges(arch) if static else {}
         groups = any(scheme.group is not None for scheme in schemes)
         moments = self.moments(arch) if groups else {}
-        subnet = self.space.subnet(arch)
-        policies: dict[str, Policy] = {part: ((part, name),) for part, name in subnet.ends}
-        for place, layer in enumerate(subnet.layers):
-            for kind in ("attention", "ffn"):
-                policy = tuple(pair for pair in layer.precision if pair[0] in PARTS_OF[kind])
-                policies[f"{kind}.{place}"] = policy
-        for path, policy in policies.items():
-            if policy:
-                quantize_block(
-                    plain.get_submodule(path),
-                    policy,
-                    within(ranges, path),
-                    within(moments, path),
-                    self._rounding,
-                )
+        policies = [dict(block.precision) for block in self.space.blocks(arch)]
+        for path, policy in by_path(policies).items():
+            quantize_block(
+                plain.get_submodule(path),
+                tuple(policy.items()),
+                within(ranges, path),
+                within(moments, path),
+                self._rounding,
+            )
 
     def _fill(self, arch: Architecture, *, share: bool) -> tuple[Plain, _Sources]:
         """The plain module with copies or views, and where the supernet keeps its parameters."""

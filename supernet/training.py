@@ -22,9 +22,10 @@ from search_spaces.space import Architecture, SearchSpace
 from search_spaces.transformer import TransformerSpace
 from supernet.checkpoint import load_training, load_weights, named_tensors, save_training
 from supernet.compilation import CompiledEnds
-from supernet.distillation import LOSSES, kl_divergence
+from supernet.distillation import LOSSES, DistillationLoss, kl_divergence
 from supernet.gradients import SharedGradients
 from supernet.identity import check_identity
+from supernet.log_window import LogWindow
 from supernet.optimizer import WeightAverage, build_adamw
 from supernet.precision import autocast_context, resolve_precision
 from supernet.sandwich import (
@@ -91,6 +92,7 @@ class Trainer:
         on_log: Gets each entry: the keys of `training.jsonl` and `remaining_s`. Losses are means
             over the steps since the last entry, in nats; `loss_random` is None without random
             subnets; `samples_per_s` counts a sample once, though several subnets see it.
+        interrupted: Asked after each step: true saves the step and ends the training.
         identity: Further JSON values that a checkpoint must agree with, such as a hash of the data.
         policies: The model's space with precision policies, for `policy_steps`.
         policy_steps: Steps with policies; with some, `steps` may be 0 for a model that is trained.
@@ -123,6 +125,7 @@ class Trainer:
         checkpoint_every_s: float = 30.0,
         log_every: int = 20,
         on_log: Log | None = None,
+        interrupted: Callable[[], bool] | None = None,
         identity: Mapping[str, Any] | None = None,
         policies: TransformerSpace | None = None,
         policy_steps: int = 0,
@@ -159,6 +162,7 @@ class Trainer:
         self.label_smoothing = label_smoothing
         self.dropout = dropout
         self.distillation = LOSSES[distillation]
+        self.policy_distillation: DistillationLoss | None = self.distillation or kl_divergence
         self.random_subnets = random_subnets
         self.random_cost = random_cost
         self.seed = seed
@@ -166,6 +170,7 @@ class Trainer:
         self.checkpoint_every_s = checkpoint_every_s
         self.log_every = log_every
         self.on_log = on_log
+        self.interrupted = interrupted or (lambda: False)
         self.policies = policies
         self.policy_steps = policy_steps
         self.forward: ElasticForward = CompiledEnds(model, self.space) if compile else model
@@ -197,7 +202,7 @@ class Trainer:
         self.step = 0
         """Steps done so far, which is also the index of the next one."""
         self.elapsed_s = 0.0
-        self._window = _Window()
+        self._window = LogWindow()
 
     def run(self) -> TrainingResult:
         """Train to the end, from the checkpoint if there is one.
@@ -208,9 +213,9 @@ class Trainer:
         Raises:
             UserError: The checkpoint is damaged or of another training, a loss is not finite
                 (`NonFiniteError`), or the checkpoint cannot be written. What was saved last stays.
+            KeyboardInterrupt: It was interrupted.
         """
-        if self.checkpoint_path is not None and self.checkpoint_path.exists():
-            self._load(self.checkpoint_path)
+        self.restore()
         self.model.train()
         started_s = time.monotonic() - self.elapsed_s
         saved_s = time.monotonic()
@@ -222,14 +227,27 @@ class Trainer:
             done = self.step == self.all_steps
             if done or self.step % self.log_every == 0:
                 self._write_log()
-            if done or time.monotonic() - saved_s >= self.checkpoint_every_s:
+            ends = not done and self.interrupted()
+            if done or ends or time.monotonic() - saved_s >= self.checkpoint_every_s:
                 self._save()
                 saved_s = time.monotonic()
+            if ends:
+                raise KeyboardInterrupt
         if self.average is not None:
             self.average.apply()
         return TrainingResult(
             steps=self.all_steps, seconds=self.elapsed_s, precision=self.precision
         )
+
+    def restore(self) -> int:
+        """Go to the checkpoint if there is one, and give the step; `run` begins with it.
+
+        Raises:
+            UserError: It is damaged or of another training.
+        """
+        if not self.step and self.checkpoint_path is not None and self.checkpoint_path.exists():
+            self._load(self.checkpoint_path)
+        return self.step
 
     @property
     def all_steps(self) -> int:
@@ -249,7 +267,7 @@ class Trainer:
         distillation = self.distillation
         if self.policies is not None and step >= self.steps:
             architectures = with_policies(architectures, self.policies, seed=self.seed, step=step)
-            distillation = distillation or kl_divergence
+            distillation = self.policy_distillation
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         torch.manual_seed(_dropout_seed(self.seed, step))
@@ -299,23 +317,10 @@ class Trainer:
 
     def _write_log(self) -> None:
         """Give the means since the last entry to `on_log`, and begin the next window."""
-        window, self._window = self._window, _Window(started_s=self.elapsed_s)
-        if self.on_log is None:
-            return
-        seconds = max(self.elapsed_s - window.started_s, 1e-9)
-        randoms = window.others
-        self.on_log(
-            {
-                "step": self.step,
-                "loss_largest": window.largest / window.steps,
-                "loss_smallest": window.smallest / window.steps,
-                "loss_random": window.random / randoms if randoms else None,
-                "learning_rate": self._learning_rate(self.step - 1),
-                "samples_per_s": window.samples / seconds,
-                "elapsed_s": self.elapsed_s,
-                "remaining_s": (self.all_steps - self.step) * seconds / window.steps,
-            }
-        )
+        window, self._window = self._window, LogWindow(started_s=self.elapsed_s)
+        if self.on_log is not None:
+            rate = self._learning_rate(self.step - 1)
+            self.on_log(window.entry(self.step, self.all_steps, self.elapsed_s, rate))
 
     def _save(self) -> None:
         if self.checkpoint_path is None:
@@ -343,7 +348,7 @@ class Trainer:
         try:
             step, elapsed_s = info["step"], info["elapsed_s"]
             others = info["window"]["steps"] * self.random_subnets  # as it was before it was kept
-            window = _Window(**{"others": others, **info["window"]})
+            window = LogWindow(**{"others": others, **info["window"]})
             weights = _with_prefix(tensors, "model.")
             load_weights(self.model, weights, source=path)
             if self.average is not None:
@@ -363,28 +368,6 @@ class Trainer:
                 f"{path} lacks a part of the training ({error}); delete it to start again"
             ) from error
         self.step, self.elapsed_s, self._window = step, elapsed_s, window
-
-
-@dataclass
-class _Window:
-    """Sums since the last entry of the log; kept in the checkpoint, so that no step is lost."""
-
-    started_s: float = 0.0
-    steps: int = 0
-    samples: int = 0
-    largest: float = 0.0
-    smallest: float = 0.0
-    random: float = 0.0
-    others: int = 0
-    """Subnets that `random` sums."""
-
-    def add(self, result: StepResult, samples: int) -> None:
-        self.steps += 1
-        self.samples += samples
-        self.largest += result.losses[0]
-        self.smallest += result.losses[1]
-        self.random += sum(result.losses[2:])
-        self.others += len(result.losses[2:])
 
 
 def _identity_of(policies: TransformerSpace, steps: int) -> dict[str, Any]:

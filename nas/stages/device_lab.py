@@ -26,6 +26,7 @@ from nas.progress import Update, progress
 from nas.run import Run
 from nas.stages.device_tables import DeviceTables
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
+from search_spaces.schemes import later_versions
 from supernet.families import build_supernet
 
 
@@ -205,4 +206,6 @@ def random_subnets(
 
 def _file_name(lab: DeviceLab, arch: Architecture, workload: Workload) -> str:
     made = f"{lab.space.digest}-{arch.key}-{str(workload).replace(',', '-')}"
+    for name, version in later_versions(lab.space.schemes(arch)).items():
+        made += f"-{name}-{version}"
     return f"{made}-{build_key(lab.backend)}{lab.backend.suffix}"

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
-from latency.export import ONNX_FACTS, write_network
+from latency.export import write_network
+from latency.onnx_form import ONNX_FACTS
 from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import QUALITIES
 from nas.run import Run
@@ -128,11 +129,11 @@ class Exporter:
         """What `_judge` says of this very file; kept in the store, so that it is judged once."""
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         split = f"test, onnxruntime, {sha256[:16]}"
-        known = self.run.store.get(self.supernet.hash, arch, split)
+        known = self.run.store.get(self.supernet.stored_as, arch, split)
         if known is None:
             difference, metrics = self._judge(path, arch, network)
             known = {**metrics, "max_abs_difference": difference}
-            self.run.store.add(self.supernet.hash, split, {arch: known})
+            self.run.store.add(self.supernet.stored_as, split, {arch: known})
         return known
 
     def _judge(

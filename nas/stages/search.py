@@ -150,7 +150,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     if "size_bytes" in objectives.cheap:
         costs.append(block_bytes(space, objectives.workload))
     before = run.store.count()
-    start = SearchStart(run, supernet.hash, _identity(run, objectives))
+    start = SearchStart(run, supernet.stored_as, search_identity(run, objectives))
 
     def evaluate(architectures: Sequence[Architecture], share: float = 1.0) -> NDArray[np.float64]:
         start.keep()
@@ -240,17 +240,20 @@ def _progress(result: SearchResult, front: int) -> str:
     return ", ".join(words)
 
 
-def _identity(run: Run, objectives: Objectives) -> dict[str, Any]:
+def search_identity(run: Run, objectives: Objectives) -> dict[str, Any]:
     """What tells one search from another; more budget only makes it longer."""
     settings = run.config.search
     # Left out where there are none: searches that began before there were any go on.
     fidelities = {"fidelities": list(settings.fidelities)} if settings.fidelities else {}
+    # One supernet is searched with several lists of schemes, and without any.
+    space = {"space": objectives.space.digest} if objectives.space.precision else {}
     return {
         "objectives": list(objectives.columns),
         "bounds": list(settings.bounds),
         "algorithm": settings.algorithm,
         "population": settings.population,
         "seed": run.config.seed,
+        **space,
         **fidelities,
     }
 

@@ -19,14 +19,14 @@ class SearchStart:
 
     Args:
         run: The run, seen from the device that is searched for.
-        supernet_hash: Names the weights.
+        supernet: Names its weights and schemes in the store.
         settings: All that tells one search of this device from another.
     """
 
-    def __init__(self, run: Run, supernet_hash: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run, supernet: str, settings: Mapping[str, Any]) -> None:
         self._path = run.directory.search_start
-        self._search = {"supernet": supernet_hash, **settings}
-        self._every = run.store.all(supernet_hash, "validation")
+        self._search = {"supernet": supernet, **settings}
+        self._every = run.store.all(supernet, "validation")
         self._starts: list[dict[str, Any]] = []
         if self._path.exists():
             self._starts = read_json(self._path)["starts"]

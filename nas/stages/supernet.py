@@ -13,10 +13,12 @@ import torch
 from latency.host_facts import available_cpus
 from nas.atomic import write_json
 from nas.config import Config
+from nas.interruption import deferred
 from nas.progress import progress
 from nas.run import Run
 from nas.tasks import SplitName, Task, build_task
 from search_spaces import Architecture, TransformerSpace, UserError, space_from_json
+from search_spaces.schemes import later_versions
 from supernet.checkpoint import load_supernet, load_weights, save_supernet
 from supernet.families import Supernet, build_supernet
 from supernet.sanity import sanity_table
@@ -59,12 +61,18 @@ class TrainedSupernet:
     task: Task
     model: Supernet
     hash: str
-    """Names the weights in the store."""
+    """Names the weights."""
 
     @property
     def space(self) -> TransformerSpace:
         """The search space."""
         return self.model.space
+
+    @property
+    def stored_as(self) -> str:
+        """Names weights and schemes in the store."""
+        versions = later_versions(self.space.precision)
+        return ", ".join([self.hash, *(f"{name} {version}" for name, version in versions.items())])
 
     def metrics(
         self, architectures: Sequence[Architecture], split: SplitName, share: float = 1.0
@@ -79,13 +87,15 @@ class TrainedSupernet:
         key = stored_split(split, share)
         results = []
         for arch in architectures:
-            known = self.run.store.get(self.hash, arch, key)
+            known = self.run.store.get(self.stored_as, arch, key)
             if known is None:
                 self.run.store.add(
-                    self.hash, key, {arch: evaluate(self.model, self.task, arch, split, share)}
+                    self.stored_as,
+                    key,
+                    {arch: evaluate(self.model, self.task, arch, split, share)},
                 )
                 # Read back: the first evaluation of an architecture is the one that counts.
-                known = self.run.store.get(self.hash, arch, key)
+                known = self.run.store.get(self.stored_as, arch, key)
                 assert known is not None
             results.append(known)
         return results
@@ -121,45 +131,28 @@ def train(run: Run) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
-    settings = config.training
-    with progress(run.console, "Training", settings.steps + settings.policy_steps) as update:
+    steps = config.training.steps + config.training.policy_steps
+    with progress(run.console, "Training", steps) as update, deferred() as interrupted:
 
         def log(entry: dict[str, Any]) -> None:
-            remaining_s = entry.pop("remaining_s")
+            del entry["remaining_s"]  # told by the progress
             with directory.training_log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
             update(
                 entry["step"],
                 f"loss largest {entry['loss_largest']:.3f} smallest {entry['loss_smallest']:.3f} "
-                f"random {entry['loss_random'] or 0:.3f}, {entry['samples_per_s']:.0f} samples/s, "
-                f"{remaining_s:.0f} s left",
+                f"random {entry['loss_random'] or 0:.3f}, {entry['samples_per_s']:.0f} samples/s",
             )
 
-        trainer = Trainer(
+        trainer = new_trainer(
+            config,
+            task,
             model,
-            task.batch,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_steps=min(settings.warmup_steps, settings.steps // 2),
-            clip_norm=settings.clip_norm,
-            label_smoothing=settings.label_smoothing,
-            dropout=settings.dropout,
-            distillation=settings.distillation,
-            random_subnets=settings.random_subnets,
-            random_cost=_parameters(model.space) if settings.sampling == "size" else None,
-            ema=settings.ema,
-            precision=settings.precision,
-            compile=settings.compile,
-            seed=config.seed,
             checkpoint_path=directory.checkpoint,
-            checkpoint_every_s=settings.checkpoint_every_s,
-            log_every=settings.log_every,
             on_log=log,
-            identity={"data": task.record, "threads": torch.get_num_threads()},
-            policies=_space(config, task) if settings.policy_steps else None,
-            policy_steps=settings.policy_steps,
+            interrupted=interrupted,
         )
+        update(trainer.restore(), f"of {steps} steps")
         result = trainer.run()
     model.eval()
     rows, warnings = sanity_table(
@@ -184,6 +177,41 @@ def train(run: Run) -> dict[str, Any]:
     run.store.add(digest, "validation", known)
     directory.checkpoint.unlink(missing_ok=True)
     return _summary({**info, "hash": digest}, trained=True)
+
+
+def new_trainer(config: Config, task: Task, model: Supernet, **changes: Any) -> Trainer:
+    """A trainer of a supernet with the settings of a configuration.
+
+    Args:
+        config: Its settings.
+        task: Gives the batches.
+        model: The supernet, of the space without policies.
+        changes: Arguments of `Trainer` that are to be others, or that no configuration has.
+    """
+    settings = config.training
+    arguments: dict[str, Any] = {
+        "batch": task.batch,
+        "steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": min(settings.warmup_steps, settings.steps // 2),
+        "clip_norm": settings.clip_norm,
+        "label_smoothing": settings.label_smoothing,
+        "dropout": settings.dropout,
+        "distillation": settings.distillation,
+        "random_subnets": settings.random_subnets,
+        "random_cost": _parameters(model.space) if settings.sampling == "size" else None,
+        "ema": settings.ema,
+        "precision": settings.precision,
+        "compile": settings.compile,
+        "seed": config.seed,
+        "checkpoint_every_s": settings.checkpoint_every_s,
+        "log_every": settings.log_every,
+        "identity": {"data": task.record, "threads": torch.get_num_threads()},
+        "policies": _space(config, task) if settings.policy_steps else None,
+        "policy_steps": settings.policy_steps,
+    }
+    return Trainer(model, **{**arguments, **changes})
 
 
 def _parameters(space: TransformerSpace) -> Callable[[Architecture], float]:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 SPACE = SPACES["digits"]
 BENCHMARKS = [
+    "attention_form",
     "fidelity",
     "int8_pays",
     "kill",

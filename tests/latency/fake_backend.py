@@ -10,8 +10,9 @@ from torch import Tensor
 from latency.anchor import ANCHOR_LAYERS, build_anchor
 from latency.artifact import Artifact
 from latency.backend import Block, Samples
-from latency.export import ONNX_FACTS, write_network
+from latency.export import write_network
 from latency.graphs import GraphLibrary
+from latency.onnx_form import ONNX_FACTS
 from latency.place import ThisHost
 from latency.timing import TimingConfig
 from supernet.parts import Network

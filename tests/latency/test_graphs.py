@@ -15,6 +15,7 @@ from latency.graphs import DOMAIN, GraphLibrary, export_part, module_key
 from search_spaces import Block, DecoderSpace, VisionTransformerSpace, Workload
 from supernet import decoder, vit
 from supernet.families import build_supernet
+from supernet.onnx_attention import in_onnx_form
 from supernet.parts import Network, Part, Port
 from tests.latency.networks import TEXT
 
@@ -31,6 +32,7 @@ VISION = VisionTransformerSpace(
     heads=(1, 2),
     ffn=(8,),
 )
+FORMS = pytest.mark.parametrize("onnx_attention", [True, False])
 
 
 def random_supernet(space, seed=0):
@@ -77,10 +79,13 @@ def exports(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_vision_transformer_in_the_runtime_is_the_subnet(library):
+@FORMS
+def test_a_vision_transformer_in_the_runtime_is_the_subnet(library, onnx_attention):
     model = random_supernet(VISION)
     for arch in mixed(VISION):
-        run = session(library.assemble(model.extract(arch).network()))
+        run = session(
+            library.assemble(model.extract(arch).network(), onnx_attention=onnx_attention)
+        )
         for batch in (1, 2, 7):
             images = torch.randn(batch, 2, 6, 6)
             with torch.no_grad():
@@ -90,15 +95,16 @@ def test_a_vision_transformer_in_the_runtime_is_the_subnet(library):
 
 
 @pytest.mark.slow
+@FORMS
 @pytest.mark.parametrize(
     ("batch", "sequence", "past"),
     [(1, 16, 0), (2, 5, 0), (3, 1, 0), (1, 1, 9), (2, 1, 15), (3, 4, 6)],
 )
-def test_a_decoder_in_the_runtime_is_the_subnet(library, batch, sequence, past):
+def test_a_decoder_in_the_runtime_is_the_subnet(library, batch, sequence, past, onnx_attention):
     model = random_supernet(TEXT)
     for arch in mixed(TEXT):
         network = model.extract(arch).network()
-        run = session(library.assemble(network))
+        run = session(library.assemble(network, onnx_attention=onnx_attention))
         tokens = torch.randint(11, (batch, sequence))
         cache = [
             torch.randn(batch, layer.kv_heads, past, 4)
@@ -115,6 +121,22 @@ def test_a_decoder_in_the_runtime_is_the_subnet(library, batch, sequence, past):
         assert len(found) == len(expected) == 1 + 2 * arch["depth"]
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", [VISION, TEXT], ids=["vit", "decoder"])
+def test_nothing_moves_data_about_between_a_projection_and_attention(library, space):
+    model = library.assemble(random_supernet(space).extract(space.largest).network())
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found = [node for node in model.graph.node if node.op_type == "Attention"]
+    assert len(found) == space.largest["depth"]
+    for node in found:
+        between = [makers[name] for name in node.input[:3]]
+        between = [
+            makers[one.input[0]] if one.op_type == "RotaryEmbedding" else one for one in between
+        ]
+        assert [one.op_type for one in between] == ["Split"] * 3
+        assert makers[between[0].input[0]].op_type in ("Add", "MatMul")
 
 
 @pytest.mark.slow
@@ -324,8 +346,11 @@ DIFFERENT = [
     with_eps(text_attention()),
     text_stem(),
     text_stem(context=12),
-    text_stem(group=4),
     text_stem(head_dim=8),
+    in_onnx_form(attention()),
+    in_onnx_form(attention(heads=1, head_dim=8)),
+    in_onnx_form(text_attention()),
+    in_onnx_form(text_attention(kv_heads=1, group=6)),
 ]
 
 

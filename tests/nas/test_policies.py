@@ -1,6 +1,8 @@
 """A small run over architectures with precision policies, from data to report."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -10,10 +12,13 @@ from latency.timing import TimingConfig
 from nas.cli import main
 from nas.config import load_config
 from nas.run import Run
+from nas.stages.device_lab import DeviceLab, random_subnets
 from nas.stages.known_table import load_predictors
 from nas.stages.policies import without_slow_blocks
+from nas.stages.search import Objectives, search_identity
+from nas.stages.search_start import SearchStart
 from nas.stages.supernet import open_supernet
-from search_spaces import Block
+from search_spaces import Block, space_from_json
 from search_spaces.schemes import FULL, SCHEMES
 from tests.nas.short_protocol import short_timing
 
@@ -142,6 +147,47 @@ def test_what_is_refused(folder, monkeypatch, capsys):
     ):
         assert main(["measure", "digits.yaml", CHOICES, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_another_version_of_a_scheme_gave_is_not_taken_for_it(folder, monkeypatch):
+    shutil.copytree(folder / "digits", folder / "versions")
+    monkeypatch.chdir(folder)
+    with Run.open(load_config("digits.yaml", [CHOICES, "output=versions"])) as run:
+        supernet = open_supernet(run)
+        space, lab = supernet.space, DeviceLab(run, supernet.space)
+        arch = space.with_scheme(space.largest, "w8")
+
+        def evaluated_and_exported():
+            supernet.metrics([arch], "validation")
+            random_subnets(lab, {"latency": [arch]})
+            files = [path for path in (lab.folder / "whole").iterdir() if path.suffix == ".onnx"]
+            return run.store.count(), len(files)
+
+        known = evaluated_and_exported()
+        assert evaluated_and_exported() == known
+        monkeypatch.setitem(SCHEMES, "w8a8", replace(SCHEMES["w8a8"], version=2))
+        # The space has it, the file does not
+        assert evaluated_and_exported() == (known[0] + 1, known[1])
+        monkeypatch.setitem(SCHEMES, "w8", replace(SCHEMES["w8"], version=2))
+        assert evaluated_and_exported() == (known[0] + 2, known[1] + 1)
+
+
+def test_what_one_list_of_schemes_evaluated_serves_another(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with Run.open(load_config("digits.yaml", [CHOICES])) as run:
+        supernet = open_supernet(run)
+        more = supernet.space
+        fewer = space_from_json(more.to_json() | {"precision": ["fp32", "w8"]})
+        known = []
+        for space in (more, fewer):
+            settings = search_identity(run, Objectives(run, space, {}))
+            known.append(SearchStart(run, supernet.stored_as, settings).known(["error"], space))
+        evaluated = [
+            more.architecture(point["architecture"])
+            for point in load(folder / "digits" / "search.json")["evaluated"]
+        ]
+        assert not known[0]  # it goes on with its own search
+        assert set(known[1]) >= {arch for arch in evaluated if arch in fewer} > set()
 
 
 def test_a_training_with_policies_gives_weights_that_know_none(folder, monkeypatch):

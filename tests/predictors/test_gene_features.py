@@ -52,12 +52,12 @@ def test_size_counts_what_is_there():
     assert GeneFeatures(SearchSpace({"a": (0, 1)})).size(np.array([[1]])).tolist() == [[1.0]]
 
 
-def test_a_scheme_tells_less_than_a_width():
-    space = SearchSpace({"width": (1, 2), "precision.qkv.0": ("w8", "fp32")})
+def test_a_minor_gene_tells_less_than_another():
+    space = SearchSpace({"width": (1, 2), "format": ("int8", "fp32")}, minor=["format"])
     features = GeneFeatures(space)
-    width, scheme = (np.ptp(column) for column in features(everything(space)).T)
-    assert 0 < scheme < width / 5
+    width, minor = (np.ptp(column) for column in features(everything(space)).T)
+    assert 0 < minor < width / 5
     # Nor is a network smaller for it
     assert len(np.unique(features.size(everything(space)))) == 2
-    only = SearchSpace({"precision.qkv.0": ("w8", "fp32"), "precision.qkv.1": ("w8", "fp32")})
+    only = SearchSpace({"a": ("int8", "fp32"), "b": ("int8", "fp32")}, minor=["a", "b"])
     assert len(np.unique(GeneFeatures(only).size(everything(only)))) == 3

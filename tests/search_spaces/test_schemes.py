@@ -32,6 +32,9 @@ def test_genes_of_layers_that_stay_count_and_come_back(name, data):
     kept = [layer.index for layer in space.subnet(arch).layers]
     policies = {gene for gene in arch if gene.startswith("precision.")}
     assert policies == {f"precision.{part}.{index}" for part in PARTS for index in kept}
+    assert policies == {gene for gene in space.scheme_genes if gene in arch}
+    assert space.minor == set(space.scheme_genes)
+    assert not plain(space).scheme_genes
     again = space_from_json(space.to_json())
     assert again.digest == space.digest
     assert again.architecture(dict(arch)) == arch
@@ -147,6 +150,9 @@ def test_blocks_that_are_left_out_become_others():
         assert restricted.decode(restricted.encode(arch)) == arch
         expected = [left_out.get(block, block) for block in space.blocks(whole)]
         assert list(restricted.blocks(arch)) == expected
+        assert arch in restricted
+        # What another device evaluated is known here if it may be picked here
+        assert (whole in restricted) == (whole == arch)
     assert "w8a8" not in {restricted.smallest[f"precision.ffn_out.{i}"] for i in (0,)}
     assert space.smallest["precision.ffn_out.0"] == "w8a8"
 

@@ -268,6 +268,12 @@ def test_spaces_that_are_refused(choices, active, message):
         SearchSpace(choices, active)
 
 
+def test_a_minor_gene_is_a_gene():
+    assert SearchSpace({"width": (1, 2), "format": (4, 8)}, minor=["format"]).minor == {"format"}
+    with pytest.raises(UserError, match=r"minor names 'bits', which is no gene of \('format',\)"):
+        SearchSpace({"format": (4, 8)}, minor=["bits"])
+
+
 SPACE = SearchSpace({"depth": (1, 2), "ffn.1": (8, 16)}, {"ffn.1": {"depth": (2,)}})
 
 

@@ -41,6 +41,17 @@ def test_few_far_inputs_are_clipped_and_even_ones_are_not():
     assert least_error(counted(torch.zeros(3, 8)), (0.0, 0.0)) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e4, 1e6, 1e30])
+def test_inputs_of_any_size_are_not_cut_in_half(size):
+    torch.manual_seed(0)
+    x = torch.randn(4000, 8) * size
+    bounds = x.min().item(), x.max().item()
+    low, high = least_error(counted(x), bounds)
+    assert error(x / size, (low / size, high / size)) <= 1.05 * error(
+        x / size, (bounds[0] / size, bounds[1] / size)
+    )
+
+
 def test_inputs_are_counted_by_their_nearest_half():
     torch.manual_seed(0)
     x = torch.randn(100, 7) * 10

@@ -80,6 +80,8 @@ def test_a_constant_input_does_not_break_compensation():
     assert torch.isfinite(found.floats(40)).all()
     dead = integer_weight(weight, SCHEMES["w4"], torch.zeros(40, 40))
     assert torch.isfinite(dead.floats(40)).all()
+    huge = integer_weight(weight, SCHEMES["w4"], torch.full((40, 40), torch.inf))
+    assert torch.equal(huge.floats(40), integer_weight(weight, SCHEMES["w4"]).floats(40))
 
 
 def test_zero_is_exact_and_the_ends_are_near():

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from search_spaces.schemes import FULL, PARTS, SCHEMES
-from supernet.sensitivity import sensitivities
+from supernet.sensitivity import WORST, sensitivities
 from tests.supernet.test_quantization import supernet
 
 
@@ -30,6 +30,15 @@ def test_a_coarser_scheme_loses_more(family):
         assert losses["w8a8"] > losses["w8"]
         assert losses["w4"] > losses["bf16"] > losses["fp16"] > 0
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_is_no_number_is_the_worst_loss():
+    model, inputs = supernet("vit")
+    with torch.no_grad():
+        model.ffn[0].up.weight[0, 0] = torch.nan
+    found = sensitivities(model, model.space.largest, inputs, torch.zeros(8, dtype=torch.int64))
+    assert {losses[FULL] for losses in found.values()} == {0}
+    assert {losses["w4"] for losses in found.values()} == {WORST / 8}
 
 
 def test_the_sum_is_near_the_divergence_of_a_policy():
