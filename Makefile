@@ -45,6 +45,7 @@ bench-overhead: setup  ## Cost of a subnet inside the supernet, against its extr
 
 bench-latency: setup   ## Predicted against measured latency on random subnets
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.attention_form
 
 bench-devices: setup   ## A second device evaluates nothing again
 	$(BIN)/python -m benchmarks.second_device

@@ -74,7 +74,10 @@ class DeviceProfile:
         if not is_device_name(self.name):
             raise UserError(f"device name {self.name!r}: use letters, digits, - and _ only")
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
-            raise UserError(f"threads {self.threads!r} of device {self.name} is not 1 or more")
+            raise UserError(
+                f"threads {self.threads!r} of device {self.name} is not a whole number of at "
+                "least 1"
+            )
         if not isinstance(self.spinning, bool):
             raise UserError(f"spinning {self.spinning!r} of device {self.name}: true or false")
         check_transport(self)

@@ -4,14 +4,13 @@ import os
 import sys
 from contextlib import closing
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from latency import host_facts
 from latency.backends import open_backend
 from latency.device_profile import DeviceProfile
+from latency.yaml_source import parse_yaml
 from search_spaces.errors import UserError
 
 BOARDS = ("raspberry-pi-4", "raspberry-pi-5", "jetson-orin", "mac")
@@ -98,15 +97,18 @@ def get_device(name: str) -> DeviceProfile:
 def _read(path: Path) -> DeviceProfile:
     """A profile; its name is the file's unless it gives one."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `key: value` lines; see `nas devices --help`")
     known = [one.name for one in fields(DeviceProfile)]
     for key in content:
         if key not in known:
-            raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; remove it")
+            near = get_close_matches(str(key), known, n=1)
+            step = f"did you mean {near[0]}?" if near else "remove it"
+            raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; {step}")
     try:
         name = content.get("name", path.stem)
         board = vars(builtin_devices()[name]) if name in BOARDS else {}

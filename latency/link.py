@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from textwrap import shorten
 from typing import Any, Self
 
 from latency.bundle import BOOTSTRAP, NOT_WRITABLE, TOO_OLD, greeting
@@ -13,6 +14,8 @@ from search_spaces.errors import UserError
 
 NO_INTERPRETER = (126, 127)
 """Exit codes of a shell that cannot run a command."""
+LAST_WORDS = 200
+"""Characters of what an agent that ended is quoted with."""
 
 
 class Link:
@@ -146,6 +149,7 @@ class Link:
             UserError: None will.
         """
         code, words = self._channel.end()
+        words = shorten(words, LAST_WORDS, placeholder="...")
         if code in NO_INTERPRETER:
             raise UserError(
                 f"{self._name} has no such Python ({words}); install Python 3.9 or newer there, "

@@ -90,6 +90,10 @@ class Preparation:
     def unmet(self, device: Mapping[str, Any], where: str) -> list[str]:
         """What the profile asks for and the device does not allow, with what to do; often empty."""
         lines = []
+        try:
+            self.check(device, where)
+        except UserError as error:
+            lines.append(str(error))
         if self.governor is not None and self.fingerprint(device)["governor"] != self.governor:
             now = device["fingerprint"]["governor"]
             why = (

@@ -80,7 +80,7 @@ class RemoteHost:
                 self._retry(lambda link: None, retries=2)
             except DeviceLostError as error:
                 raise UserError(
-                    f"{error}; check that it is on and that its name is right"
+                    f"{error}; check that it is on, and host and python in its profile"
                 ) from None
         assert self._description is not None
         return self._description

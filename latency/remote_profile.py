@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from latency.backend import DeviceLostError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 TRANSPORTS = ("local", "ssh")
 TEXTS = ("host", "user", "identity", "known_hosts", "python", "folder")
+BEHIND_SSH = ("host", "port", "user", "identity", "known_hosts")
 
 
 def check_transport(profile: DeviceProfile) -> None:
@@ -40,6 +42,16 @@ def check_transport(profile: DeviceProfile) -> None:
     port = profile.port
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         raise UserError(f"port {port!r} of device {profile.name} is not in 1..65535")
+    if profile.transport == "ssh":
+        return
+    # Else this host would be measured under the name of another
+    for key in fields(profile):
+        value = getattr(profile, key.name)
+        if key.name in BEHIND_SSH and value != key.default:
+            raise UserError(
+                f"{key.name} {value!r} of device {profile.name} is for a device behind SSH; "
+                f"write `transport: ssh` too, or remove {key.name}"
+            )
 
 
 def open_place(profile: DeviceProfile) -> Place:

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from latency.backends import BACKENDS
 from latency.device_profile import is_device_name
 from latency.files import replacing
 from latency.measurement import FAILED
@@ -28,6 +29,8 @@ KINDS = ("fixed", "attention", "ffn", SUBNET)
 STATUSES = ("ok", "unstable", *FAILED)
 MOST = 2**31
 """No whole number in a table is as large as this."""
+LARGEST = 1e15
+"""No latency, energy or memory is: sums and squares of these stay finite."""
 
 _WHAT = {
     int: f"a whole number below {MOST}",
@@ -95,7 +98,8 @@ def read_table(path: Path) -> list[Entry]:
         raise UserError(f"cannot read {path}: {reason}; check the file and its rights") from None
     if not records:
         raise UserError(f"{path} holds no rows; export the table again")
-    _check_schema(path, records[0].get("schema", SCHEMA))
+    for record in records:
+        _check_schema(path, record.get("schema", SCHEMA))
     _check_names(path, names)
     entries: dict[tuple[object, ...], Entry] = {}
     for number, record in enumerate(records, start=form.first):
@@ -150,7 +154,7 @@ def _value(name: str, column: Column, value: Any) -> Any:
         raise UserError(f"{name} is empty")
     try:
         if column.kind is dict:
-            parsed = json.loads(value)
+            parsed = json.loads(value, parse_constant=_refuse)
             if not isinstance(parsed, dict):
                 raise ValueError
             return parsed
@@ -171,6 +175,11 @@ def _value(name: str, column: Column, value: Any) -> Any:
         raise UserError(f"{name} {str(value)[:60]!r} is not {_WHAT[column.kind]}") from None
 
 
+def _refuse(constant: str) -> None:
+    """JSON has no NaN and no infinity, though Python reads them."""
+    raise ValueError(constant)
+
+
 def _check(found: Mapping[str, Any]) -> None:
     """Check what the types do not.
 
@@ -178,20 +187,29 @@ def _check(found: Mapping[str, Any]) -> None:
         UserError: The first value that is wrong.
     """
     for name, known in (
+        ("backend", tuple(sorted(BACKENDS))),
         ("kind", KINDS),
         ("status", STATUSES),
         ("mode", ("quick", "standard")),
     ):
         if found[name] not in known:
             raise UserError(f"{name} {found[name]!r} is not one of {', '.join(known)}")
+    offered = BACKENDS[found["backend"]].precisions
+    if found["precision"] not in offered:
+        raise UserError(
+            f"precision {found['precision']!r} is not one of {', '.join(offered)}, which backend "
+            f"{found['backend']} offers"
+        )
     if not is_device_name(found["device"]):
         raise UserError(f"device {found['device']!r}: only letters, digits, - and _ are a name")
     for name in ("threads", "protocol"):
         if found[name] < 1:
             raise UserError(f"{name} {found[name]} is below 1")
     for name in ("latency_ms", "low_ms", "high_ms", *RESOURCES, "sessions"):
-        if found[name] is not None and found[name] < 0:
-            raise UserError(f"{name} {found[name]} is below 0")
+        if found[name] is not None and not 0 <= found[name] < LARGEST:
+            raise UserError(f"{name} {found[name]} is not in 0..{LARGEST:g}")
+    if found["kind"] == SUBNET and found["latency_ms"] == 0:
+        raise UserError("latency_ms 0 of a whole subnet is not above 0")
     low, high = found["low_ms"], found["high_ms"]
     if low is not None and high is not None and not low <= found["latency_ms"] <= high:
         raise UserError(

@@ -1,15 +1,16 @@
 """A Gaussian process over genes, whose parts are as large as the data say.
 
 The covariance is a sum of parts: a trend over size, a smooth function of size, one contribution
-per choice of each gene, products of the contributions of two genes, and a smooth function of all
-of them. How much each part and each gene weighs maximises the likelihood; the weights are variance
-components, found by multiplicative steps that never lower it (Zhou et al., "MM algorithms for
-variance components models", arXiv:1509.07426).
+per choice of each gene, products of the contributions of two genes, a smooth function of all of
+them; and, where layers share, what genes of one kind contribute alike, and what two kinds do
+together in a layer. How much each part and each gene weighs maximises the likelihood; the weights
+are variance components, found by multiplicative steps that never lower it (Zhou et al., "MM
+algorithms for variance components models", arXiv:1509.07426).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ Floats = NDArray[np.float64]
 Groups = NDArray[np.int64]
 
 _BIAS = 1.0
+_PARTS = np.array([0.3, 0.1, 0.4, 0.05, 0.05])
+_SHARED_PARTS = np.array([0.1, 0.03])
+"""Variance of each part before anything was learned, in the order above; those that are shared."""
 _LEAST_NOISE = 1e-6
 _NOISES = np.array([1.0, 10.0, 1e3, 1e5])
 """Tried one after the other where rounding makes a covariance indefinite."""
@@ -38,13 +42,22 @@ class Inputs:
     """Contrasts of the genes, shape `(n, f)`, see `GeneFeatures`."""
     context: Floats
     """Size and other sums, standardised, shape `(n, q)`."""
+    sums: Floats
+    """Of features over genes of one kind, shape `(n, s)`, see `GeneKinds`."""
+    products: Floats
+    """Of features of two kinds, summed over layers, shape `(n, p)`, see `GeneKinds`."""
 
     def __len__(self) -> int:
         return len(self.features)
 
     def take(self, rows: NDArray[np.int64]) -> Inputs:
         """Some rows."""
-        return Inputs(features=self.features[rows], context=self.context[rows])
+        return Inputs(
+            features=self.features[rows],
+            context=self.context[rows],
+            sums=self.sums[rows],
+            products=self.products[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +65,21 @@ class Weights:
     """How large each part of the covariance is."""
 
     parts: Floats
-    """Variance of each part, shape `(5,)`."""
+    """Variance of each part, shape `(7,)`; 0 leaves a part out."""
     groups: Floats
     """Relative variance of each group of features, shape `(g,)`."""
     noise: float
     """Variance of what no part explains."""
+
+    def sharing(self) -> Weights:
+        """The same, but layers share."""
+        parts = np.maximum(self.parts, np.append(np.zeros(len(_PARTS)), _SHARED_PARTS))
+        return replace(self, parts=parts)
+
+    def apart(self) -> Weights:
+        """The same, but each gene contributes for itself."""
+        parts = self.parts * (np.arange(len(self.parts)) < len(_PARTS))
+        return replace(self, parts=parts)
 
 
 class GaussianProcess:
@@ -64,7 +87,8 @@ class GaussianProcess:
 
     Args:
         groups: Group of each feature, shape `(f,)`, see `GeneFeatures.groups`.
-        weights: Where the search for the weights starts; None starts from equal ones.
+        weights: Where the search for the weights starts; None starts from equal ones, and shares
+            nothing.
     """
 
     def __init__(self, groups: Groups, weights: Weights | None = None) -> None:
@@ -74,7 +98,7 @@ class GaussianProcess:
         self._present = np.bincount(groups, minlength=count) > 0
         if weights is None:
             weights = Weights(
-                parts=np.array([0.3, 0.1, 0.4, 0.05, 0.05]),
+                parts=np.append(_PARTS, np.zeros(len(_SHARED_PARTS))),
                 groups=np.where(self._trend, 1.0, 0.3) * self._present,
                 noise=0.1,
             )
@@ -111,7 +135,7 @@ class GaussianProcess:
         """Posterior mean `(k,)` and covariance `(k, k)`, without noise."""
         cross = self._cross(inputs)
         scaled = self._scaled(inputs.features)
-        own = self._total(self._parts(scaled, inputs.context, scaled, inputs.context))
+        own = self._total(self._parts(scaled, inputs, scaled, inputs))
         covariance: Floats = own - cross @ self._inverse @ cross.T
         return cross @ self._solved, covariance
 
@@ -124,8 +148,9 @@ class GaussianProcess:
         norm = float((scaled**2).sum(axis=1).mean())
         self._scale = 1.0 / np.sqrt(norm) if norm > 0 else 1.0
         self._known = scaled * self._scale
-        self._context = inputs.context
-        self._own = self._parts(self._known, self._context, self._known, self._context)
+        self._inputs = inputs
+        self._shared = tuple(_unit(columns) for columns in (inputs.sums, inputs.products))
+        self._own = self._parts(self._known, inputs, self._known, inputs)
         total = self._total(self._own)
         for noise in self.weights.noise * _NOISES:
             noisy = total.copy()
@@ -166,7 +191,7 @@ class GaussianProcess:
                 groups[chosen] *= np.sqrt(np.clip(ratio, _LARGEST_STEP**-2, _LARGEST_STEP**2))
         groups /= max(float(groups[self._present].mean()), 1e-12) if self._present.any() else 1.0
         return Weights(
-            parts=np.maximum(parts, _LEAST_PART),
+            parts=np.where(parts > 0, np.maximum(parts, _LEAST_PART), 0.0),
             groups=np.maximum(groups, 1e-6) * self._present,
             noise=max(noise, _LEAST_NOISE),
         )
@@ -176,12 +201,11 @@ class GaussianProcess:
         return features * (np.sqrt(self.weights.groups[self._groups] + _EVEN) * self._scale)
 
     def _cross(self, inputs: Inputs) -> Floats:
-        parts = self._parts(
-            self._scaled(inputs.features), inputs.context, self._known, self._context
-        )
-        return self._total(parts)
+        scaled = self._scaled(inputs.features)
+        return self._total(self._parts(scaled, inputs, self._known, self._inputs))
 
-    def _parts(self, a: Floats, a_context: Floats, b: Floats, b_context: Floats) -> list[Floats]:
+    def _parts(self, a: Floats, a_inputs: Inputs, b: Floats, b_inputs: Inputs) -> list[Floats]:
+        a_context, b_context = a_inputs.context, b_inputs.context
         width = max(1, a_context.shape[1])
         contextual = a_context @ b_context.T / width
         product = a @ b.T
@@ -195,6 +219,8 @@ class GaussianProcess:
             product,
             product**2,
             np.exp(-0.5 * np.maximum(distance, 0.0)),
+            self._shared[0] * (a_inputs.sums @ b_inputs.sums.T),
+            self._shared[1] * (a_inputs.products @ b_inputs.products.T),
         ]
 
     def _total(self, parts: list[Floats]) -> Floats:
@@ -202,6 +228,12 @@ class GaussianProcess:
         for weight, part in zip(self.weights.parts, parts, strict=True):
             total += weight * part
         return total
+
+
+def _unit(columns: Floats) -> float:
+    """What makes the mean variance of sums `(n, s)` one."""
+    mean = float((columns**2).sum(axis=1).mean())
+    return 1.0 / mean if mean > 0 else 1.0
 
 
 def _ratio(explained: float, spent: float) -> float:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from predictors.gaussian_process import GaussianProcess, Inputs, Weights
 from predictors.gene_features import GeneFeatures
+from predictors.gene_kinds import GeneKinds
 from predictors.warps import Warp, warps
 from search_spaces.space import SearchSpace
 
@@ -21,7 +22,9 @@ _MANY = 400
 """Evaluations that weights are learned from, at most; predictions use all."""
 _GROWTH = 1.2
 """Scale and weights are learned again when there are so many times more evaluations."""
-
+_SURE = 2.0
+"""Layers share if that raises the log density of all evaluations, left out one by one, by more:
+most spaces repeat a layer, but what a choice does may be another thing in each."""
 
 FAR = 100.0
 """Values beyond the best by this many times the median's distance count as so far."""
@@ -36,6 +39,7 @@ class QualityPredictor:
 
     def __init__(self, space: SearchSpace) -> None:
         self._features = GeneFeatures(space)
+        self._kinds = GeneKinds(space, self._features.groups)
         self._weights: Weights | None = None
         self._warp: Warp | None = None
         self._choice = 0
@@ -86,14 +90,29 @@ class QualityPredictor:
                 best, self._choice = density, index
                 chosen, start = warp, process.weights
         rows = _even_rows(len(values), _MANY)
-        process = GaussianProcess(self._features.groups, start)
-        process.learn(inputs.take(rows), chosen.forward(values)[rows], _STEPS[1])
-        self._weights = process.weights
+        self._weights = self._learned(inputs.take(rows), chosen.forward(values)[rows], start)
+
+    def _learned(self, inputs: Inputs, targets: Floats, start: Weights) -> Weights:
+        """Weights with which layers share, if that surely predicts better; else without."""
+        found = []
+        for weights in (start.apart(), start.sharing()):
+            process = GaussianProcess(self._features.groups, weights)
+            process.learn(inputs, targets, _STEPS[1])
+            process.condition(inputs, targets)
+            found.append((float(process.log_density().sum()), process.weights))
+        (apart, alone), (shared, together) = found
+        return together if shared > apart + _SURE else alone
 
     def inputs(self, genes: Genes, known: Floats) -> Inputs:
         """What the process looks at, for choice indices `(k, d)`."""
         context = (self._context(genes, known) - self._center) / self._spread
-        return Inputs(features=self._features(genes), context=context)
+        features = self._features(genes)
+        return Inputs(
+            features=features,
+            context=context,
+            sums=self._kinds.sums(features),
+            products=self._kinds.products(features),
+        )
 
     def _context(self, genes: Genes, known: Floats) -> Floats:
         return np.column_stack([self._features.size(genes), known])

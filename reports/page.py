@@ -21,6 +21,7 @@ from reports.policies import policy_table
 from reports.sensitivity_svg import sensitivity_svg
 from reports.shapes import limits
 from reports.stages import RunData
+from reports.use import use
 
 _OPEN_ROWS = 12
 """A latency table with more rows than this is folded."""
@@ -63,6 +64,7 @@ def render(data: RunData) -> str:
             on_test=list(front_on_test.sentences(data.front, axes(data))),
             front_picture=Markup(front_svg(data)) if front_axes else "",
             cards=sections.cards(data, most),
+            use=use(data),
             most=most,
             policy_table=policy_table(data),
             sensitivity_picture=Markup(_sensitivities(data)),

@@ -120,6 +120,8 @@ class Front:
     objectives: list[str]
     subnets: list[FrontSubnet]
     sensitivities: Sensitivities | None = None
+    script: str | None = None
+    """What runs the exports, from the run directory; None in older files."""
 
 
 @dataclass(frozen=True, kw_only=True)

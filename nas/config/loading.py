@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from latency.default_workloads import workloads_for
 from latency.devices import list_devices
+from latency.yaml_source import parse_yaml
 from nas.config.messages import describe
 from nas.config.model import Config
 from nas.config.sections import LanguageTaskConfig
-from nas.config.yaml_source import parse_yaml
 from search_spaces.errors import UserError
 
 CONFIG_FILE = "config.yaml"

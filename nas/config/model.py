@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from latency.resources import RESOURCES
+from latency.yaml_source import dump_yaml
 from nas.config.sections import (
     DecoderSpaceConfig,
     ImageTaskConfig,
@@ -23,7 +24,6 @@ from nas.config.sections import (
     Whole,
     WorkloadConfig,
 )
-from nas.config.yaml_source import dump_yaml
 from nas.search.constraints import parse_constraints
 from search_spaces import Workload
 from search_spaces.schemes import FULL

@@ -83,7 +83,7 @@ class DeviceLab:
             self.backend.fingerprint()
         except UserError as error:
             if self.tables.last() is None:
-                raise
+                raise UserError(f"{error}{self.tables.misfit()}") from None
             return str(error)
         return None
 

@@ -60,6 +60,19 @@ class DeviceTables:
                 return identity
         return None
 
+    def misfit(self) -> str:
+        """Why the table that was used last will not do, as the end of a line; often empty."""
+        wanted = {"mode": self.lab.timing.mode, "protocol": PROTOCOL_VERSION, **self.network}
+        for identity, _ in self.store.tables(self.lab.profile.name)[:1]:
+            found = {"mode": identity.mode, "protocol": identity.protocol, **identity.network}
+            names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+            others = [f"{name} {found.get(name)}, not {wanted.get(name)}" for name in names]
+            return (
+                f"; its table of {identity.device} is of {', '.join(others) or 'another profile'}: "
+                "measure it for this run where the device is, and import that"
+            )
+        return ""
+
     def _fits(self, identity: TableIdentity) -> bool:
         """Whether a table is of the device as its profile has it, where there is a profile."""
         profile = self.lab.profile

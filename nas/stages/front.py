@@ -17,6 +17,7 @@ from nas.atomic import read_json, write_json
 from nas.progress import progress
 from nas.run import Run
 from nas.search import parse_constraint
+from nas.stages.companions import write_companions
 from nas.stages.exporter import Exported, Exporter
 from nas.stages.policies import measure_sensitivities
 from nas.stages.search import check_search
@@ -57,14 +58,15 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         run.console.print(exporter.lab.stand_in, highlight=False, soft_wrap=True, markup=False)
     measured = exporter.lab.measure_whole(by_workload, "Measuring the front")
     subnets = []
+    companions = write_companions(supernet.task, run.directory.exports)
     for index, (subnet, point) in enumerate(zip(exported, points, strict=True)):
         latencies = {name: results[index] for name, results in measured.items()}
         shipped = next(iter(subnet.artifacts.values())).path
-        export = str(shipped.relative_to(run.directory.path))
+        export = _from(run.directory.path, shipped)
         subnets.append(describe(exporter, subnet, point["values"], latencies, export))
         write_json(
             run.directory.exports / f"{subnet.name}.json",
-            how_to_feed(exporter, subnet, subnets[-1]),
+            {**how_to_feed(exporter, subnet, subnets[-1]), **companions},
         )
     failed = sum(result.status in FAILED for results in measured.values() for result in results)
     write_json(
@@ -76,12 +78,17 @@ def export_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             "supernet": supernet.hash,
             "mode": exporter.lab.timing.mode,
             "objectives": list(exporter.objectives.names),
+            "script": _from(run.directory.path, run.directory.exports / companions["script"]),
             "subnets": subnets,
             **_sensitivities(supernet),
         },
     )
     _remove_stale(run.directory.exports, {subnet.name for subnet in exported})
     return {"subnets": len(subnets), "failed_measurements": failed}
+
+
+def _from(directory: Path, path: Path) -> str:
+    return path.relative_to(directory).as_posix()
 
 
 def _order(exporter: Exporter, point: Mapping[str, Any]) -> tuple[float, ...]:
@@ -290,9 +297,16 @@ def export_best(run: Run, bound: str, output: Path) -> dict[str, Any]:
         for name, results in exporter.lab.measure_whole(artifacts, "Measuring").items()
     }
     entry = describe(exporter, subnet, points[best]["values"], latencies, output.name)
-    write_json(output.with_suffix(".json"), how_to_feed(exporter, subnet, entry))
+    companions = write_companions(supernet.task, output.absolute().parent, output.stem)
+    how = {**how_to_feed(exporter, subnet, entry), **companions}
+    write_json(output.with_suffix(".json"), how)
     failed = sum(result.status in FAILED for result in latencies.values())
-    return {"file": str(output), "subnet": entry, "failed_measurements": failed}
+    return {
+        "file": str(output),
+        "subnet": entry,
+        "script": str(output.with_name(companions["script"])),
+        "failed_measurements": failed,
+    }
 
 
 def _measured(run: Run, objective: str) -> dict[Architecture, float]:

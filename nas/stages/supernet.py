@@ -9,10 +9,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latency.host_facts import available_cpus
 from nas.atomic import write_json
 from nas.config import Config
+from nas.interruption import deferred
 from nas.progress import progress
 from nas.run import Run
 from nas.tasks import SplitName, Task, build_task
@@ -131,20 +133,42 @@ def train(run: Run) -> dict[str, Any]:
     # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
     settings = config.training
-    with progress(run.console, "Training", settings.steps + settings.policy_steps) as update:
+    steps = settings.steps + settings.policy_steps
+    with progress(run.console, "Training", steps) as update, deferred() as interrupted:
 
         def log(entry: dict[str, Any]) -> None:
-            remaining_s = entry.pop("remaining_s")
+            del entry["remaining_s"]  # told by the progress
             with directory.training_log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
             update(
                 entry["step"],
                 f"loss largest {entry['loss_largest']:.3f} smallest {entry['loss_smallest']:.3f} "
-                f"random {entry['loss_random'] or 0:.3f}, {entry['samples_per_s']:.0f} samples/s, "
-                f"{remaining_s:.0f} s left",
+                f"random {entry['loss_random'] or 0:.3f}, {entry['samples_per_s']:.0f} samples/s",
             )
 
-        trainer = new_trainer(config, task, model, checkpoint_path=directory.checkpoint, on_log=log)
+        first: int | None = None
+        last: int | None = None
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            nonlocal first, last
+            if first is None:
+                first = step
+                update(step, f"step {step} of {steps}")
+            if interrupted():
+                if last is not None:
+                    raise KeyboardInterrupt
+                # One more step, and a checkpoint after it.
+                last, trainer.checkpoint_every_s = step, 0.0
+            return task.batch(step)
+
+        trainer = new_trainer(
+            config,
+            task,
+            model,
+            batch=batch,
+            checkpoint_path=directory.checkpoint,
+            on_log=log,
+        )
         result = trainer.run()
     model.eval()
     rows, warnings = sanity_table(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from nas.deploy.classify import read_image
 from nas.tasks.image_data import ImageData
 from nas.tasks.task import SplitName
 from search_spaces.errors import UserError
@@ -142,26 +143,11 @@ def _image_files(folder: Path) -> tuple[list[Path], int]:
 def _read(path: Path, *, image_size: int, channels: int) -> NDArray[np.uint8]:
     """Return one image, uint8 `(channels, image_size, image_size)`."""
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("I", "F"):
-                raise ValueError("pixels of 32 bits, whose white is not known")
-            if image.mode.startswith("I;16"):
-                # Pillow clips 16 bits at 255 instead of scaling them.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            image = image.convert("L" if channels == 1 else "RGB")
-            image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        return read_image(path, image_size=image_size, channels=channels)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
     except Image.DecompressionBombWarning as error:
         raise _unreadable(path, error) from error
-    return (
-        np.asarray(image, dtype=np.uint8)
-        .reshape(image_size, image_size, channels)
-        .transpose(2, 0, 1)
-    )
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -127,6 +127,11 @@ class ImageClassification:
         }
 
     @property
+    def tokenizer_json(self) -> None:
+        """Images have none."""
+        return None
+
+    @property
     def steps_per_epoch(self) -> int:
         """Training steps that draw every training image at least once."""
         return -(-len(self._indices["train"]) // self.batch_size)

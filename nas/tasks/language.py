@@ -127,6 +127,11 @@ class LanguageModelling:
         return self.vocabulary
 
     @property
+    def tokenizer_json(self) -> str | None:
+        """That of a BPE; bytes need none."""
+        return None if self.tokenizer.kind == "bytes" else self.tokenizer.to_json()
+
+    @property
     def steps_per_epoch(self) -> int:
         """Training steps that draw as many tokens as the training split holds."""
         return -(-len(self._tokens["train"]) // (self.batch_size * self.context))

@@ -45,6 +45,10 @@ class Task(Protocol):
     def record(self) -> dict[str, Any]:
         """What was split how, as JSON: seed, fractions, counts, digests, how to feed the model."""
 
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The tokenizer that an exported model needs, as `tokenizers` opens it; None without."""
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the training batch of `step`: a pure function of the seed and the step.
 

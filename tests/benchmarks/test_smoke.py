@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 SPACE = SPACES["digits"]
 BENCHMARKS = [
+    "attention_form",
     "fidelity",
     "int8_pays",
     "kill",
@@ -188,7 +189,7 @@ def test_a_dishonest_resume_is_found(changes, broken):
 
 
 def test_the_configurations_of_the_kill_benchmark_are_valid():
-    from nas.config.yaml_source import parse_yaml
+    from latency.yaml_source import parse_yaml
 
     for sizes in kill.SIZES.values():
         text = kill.CONFIG.format(output="nowhere", **sizes)

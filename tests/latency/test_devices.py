@@ -51,12 +51,18 @@ def test_own_profiles(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("thread: 1", "'thread' is not one of name, backend, threads"),
-        ("threads: many", "threads 'many' of device bad is not 1 or more"),
+        ("thread: 1", "folder; did you mean threads?"),
+        ("fan: 1", "folder; remove it"),
+        ("threads: many", "threads 'many' of device bad is not a whole number of at least 1"),
+        ("threads: 1\nthreads: 2", "line 2: the key threads is there twice, first in line 1"),
         ("threads: true", "threads True"),
         ("spinning: 3", "true or false"),
         ("transport: pigeon", "transport 'pigeon' of device bad is not one of local, ssh"),
         ("transport: ssh\nhost: -oProxyCommand=x", "is not a host's name"),
         ("host: 5", "host 5 of device bad is not a text"),
+        ("host: pi5.local", "host 'pi5.local' of device bad is for a device behind SSH; write `t"),
+        ("user: bob", "user 'bob' of device bad is for a device behind SSH"),
+        ("port: 2222\npython: python3", "port 2222 of device bad is for a device behind SSH"),
         ("port: 0", "port 0 of device bad is not in 1..65535"),
         ("name: raspberry-pi-5\nport: x", "port 'x' of device raspberry-pi-5"),
         (
@@ -85,7 +91,7 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("workloads: {a: {batch: many}}", "device bad: a: batch 'many' is not a whole number"),
         ("workloads: {a: {batch: 0}}", "device bad: a: workload batch 0 is below 1; give at l"),
         ("- 1", "holds no"),
-        ("a: [", "is not readable"),
+        ("a: [", "bad.yaml, line 1: "),
     ],
 )
 def test_bad_profiles(tmp_path: Path, content: str, message: str) -> None:
@@ -121,6 +127,7 @@ def test_affinity_on_a_system_that_pins_nothing() -> None:
 def test_what_cannot_be_prepared_is_told() -> None:
     here = host_facts.describe()
     board = {**here, "temperatures_c": {"zone": 50.0}, "governors": ["performance"]}
+    board |= {"cpus": [0, 1, 2, 3], "platform": "linux"}
     board["fingerprint"] = {**here["fingerprint"], "governor": "schedutil"}
     wanted = Preparation(governor="performance", cool_to_c=60.0, affinity=(1, 2))
     assert str(wanted) == "pinned to CPU 1, 2, governor performance, cooled to 60 degree C"
@@ -135,6 +142,8 @@ def test_what_cannot_be_prepared_is_told() -> None:
         "there, run `sudo cpupower frequency-set -g performance`",
         "cool_to_c 60: pi tells no temperature",
     ]
+    (line,) = wanted.unmet({**board, "cpus": [0, 1]}, "pi")
+    assert line == "affinity [1, 2] is not within the CPUs [0, 1] of pi"
 
 
 @pytest.mark.parametrize(
@@ -277,6 +286,12 @@ def test_another_interpreter_of_this_host(interpreter: Path, tmp_path: Path) -> 
     absent = replace(profile, python=str(tmp_path / "none"))
     with pytest.raises(UserError, match="this host has no such Python"):
         open_backend(absent).fingerprint()
+    talker = tmp_path / "talker"  # reads nothing, and goes once all is sent
+    talker.write_text("#!/bin/sh\nsleep 0.2\nprintf 'no%0999d such %0999d' 7 7 >&2\nexit 3\n")
+    talker.chmod(0o755)
+    with pytest.raises(UserError, match=r"exit code 3: .*; check .* host and python") as caught:
+        open_backend(replace(profile, python=str(talker))).fingerprint()
+    assert len(str(caught.value)) < 350
     with pytest.raises(UserError, match="device cpu is measured without an agent"):
         clean_device(get_device("cpu"))
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latency.backends import BACKENDS
 from latency.database import connect
 from latency.table_file import COLUMNS, read_table, write_table
 from latency.table_store import StoredRow, TableIdentity, TableStore
@@ -51,17 +52,21 @@ ROW = StoredRow(
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 names = st.text("abc-_019", min_size=1, max_size=8)
 sizes = st.integers(1, 2**31 - 1)
-latencies = st.floats(0, 1e300)
+latencies = st.floats(0, 1e15, exclude_min=True, exclude_max=True)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
     max_leaves=4,
 )
 identities = st.builds(
     TableIdentity,
     device=names,
-    backend=texts,
-    precision=texts,
+    backend=st.sampled_from(sorted(BACKENDS)),
+    precision=st.sampled_from(["fp32", "fp16"]),
     threads=sizes,
     mode=st.sampled_from(["quick", "standard"]),
     protocol=sizes,
@@ -149,6 +154,11 @@ def put(column, value):
     return change
 
 
+def zero_of_a_subnet(table):
+    for column, value in (("kind", "subnet"), ("latency_ms", "0"), ("low_ms", "0")):
+        put(column, value)(table)
+
+
 def rename(old, new):
     def change(table):
         table[0][table[0].index(old)] = new
@@ -168,7 +178,12 @@ def rename(old, new):
         (put("schema", "2"), "has schema 2, this version reads 1; upgrade elastic-nas"),
         (put("latency_ms", "fast"), "line 2: latency_ms 'fast' is not a finite number"),
         (put("latency_ms", "nan"), "latency_ms 'nan' is not a finite number"),
-        (put("latency_ms", "-1"), "latency_ms -1.0 is below 0"),
+        (put("latency_ms", "-1"), r"latency_ms -1.0 is not in 0..1e\+15"),
+        (put("high_ms", "1e300"), r"high_ms 1e\+300 is not in 0..1e\+15"),
+        (zero_of_a_subnet, "latency_ms 0 of a whole subnet is not above 0"),
+        (lambda t: t.append(["2", *t[1][1:]]), "has schema 2, this version reads 1"),
+        (put("backend", "abacus"), "backend 'abacus' is not one of coreml, onnxruntime, tensor"),
+        (put("precision", "fp7"), "precision 'fp7' is not one of fp32, .*which backend onnxrun"),
         (put("latency_ms", ""), "latency_ms is empty"),
         (put("latency_ms", "300000"), "latency_ms 300000.0 is not between low_ms 0.29 and high_ms"),
         (put("threads", "1.5"), "threads '1.5' is not a whole number"),
@@ -187,6 +202,7 @@ def rename(old, new):
         ),
         (put("fingerprint", '{"cpu": 1}'), "fingerprint: cpu 1 is not a text"),
         (put("provenance", '{"models":'), "provenance '.*' is not a JSON object"),
+        (put("network", '{"scale": NaN}'), "network '.*' is not a JSON object"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, change, message):

@@ -132,7 +132,7 @@ def test_round_trip_of_any_values(name, rate, embed, seed):
         "space": {"embed": sorted(embed), "depth": [1], "heads": [1], "ffn": [1]},
         "training": {"learning_rate": rate},
     }
-    from nas.config.yaml_source import parse_yaml
+    from latency.yaml_source import parse_yaml
 
     config = validate(data, "test")
     assert validate(parse_yaml(config.to_yaml(), "test"), "test") == config

@@ -206,6 +206,13 @@ def test_search_alone_takes_an_imported_table(colleague, no_sessions, capsys):
     assert main(["table", "import", "digits.yaml", "cpu.csv", "--device", "bench"]) == 0
     assert main(["search", "digits.yaml", "--device", "bench"]) == 0
     assert load("runs/digits/search.json")["front"]
+    # A quick table will not do for a standard run, and it says so
+    capsys.readouterr()
+    standard = ["measure", "digits.yaml", "--device", "bench", "latency.mode=standard"]
+    assert main(standard) == 2
+    assert (
+        "its table of bench is of mode quick, not standard: measure it" in capsys.readouterr().err
+    )
 
 
 def test_rows_of_this_very_device_are_not_measured_again(colleague, monkeypatch, capsys):

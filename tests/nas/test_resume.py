@@ -3,6 +3,7 @@
 `benchmarks/kill.py` does this twenty times over, and compares the fronts too.
 """
 
+import json
 import random
 import signal
 import sqlite3
@@ -140,3 +141,33 @@ def test_killed_in_training_and_in_measuring(tmp_path):
     assert (directory / "front.json").exists()
     assert not (directory / "training.safetensors").exists()
     assert not [path for path in directory.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_an_interrupted_training_loses_no_step(tmp_path):
+    """Between two checkpoints: what was trained is kept, and the end is the same."""
+    (tmp_path / "lease").mkdir()
+    rarely = YAML.replace("checkpoint_every_s: 0.02", "checkpoint_every_s: 1000")
+    rarely = rarely.replace("log_every: 10", "log_every: 1").replace("steps: 80", "steps: 250")
+    (tmp_path / "my.yaml").write_text(rarely)
+    log = tmp_path / "interrupted" / "training.jsonl"
+    process = start(tmp_path, "train", "my.yaml", "output=interrupted")
+    try:
+        deadline = time.monotonic() + LIMIT_S
+        while not log.exists() or len(log.read_text().splitlines()) < 5:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "never got there"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_S) == 130, (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "interrupted; the same command goes on" in (tmp_path / "log").read_text()
+    trained = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    finish(tmp_path, "train", "my.yaml", "output=interrupted")
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps[len(trained)] == trained[-1] + 1  # nothing again
+    finish(tmp_path, "train", "my.yaml")
+    _, resumed = load_supernet(tmp_path / "interrupted" / "supernet.safetensors")
+    _, alone = load_supernet(tmp_path / "alone" / "supernet.safetensors")
+    assert resumed["hash"] == alone["hash"]

@@ -3,10 +3,12 @@
 Everything is real, onnxruntime in fresh processes too; only the measuring protocol is shortened.
 """
 
+import html
 import json
 import math
 import re
 import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 import latency.graphs
 import nas.stages.supernet
@@ -23,10 +26,13 @@ from latency.database import connect
 from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.timing import TimingConfig
 from nas.cli import main
+from nas.deploy.classify import Classifier
+from nas.deploy.generate import Generator
 from nas.events import read_lines
 from nas.store import EvaluationStore
+from nas.subnets import load_subnet, write_onnx
 from predictors.correction import SMOOTH_STD
-from search_spaces import Architecture, Block, Workload, space_from_json
+from search_spaces import Architecture, Block, UserError, Workload, space_from_json
 from supernet.checkpoint import load_supernet, load_weights
 from supernet.families import build_supernet
 from supernet.training import Trainer
@@ -564,8 +570,90 @@ def test_export_of_the_best_within_a_bound(copied, capsys):
         expected = model(torch.from_numpy(feeds["images"]), arch)
     np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-4)
     left = {path.name for path in Path().iterdir()}
-    assert left == {"runs", "digits.yaml", "best.onnx", "best.json", "best.npz"}
+    assert left == {
+        *("runs", "digits.yaml", "best.onnx", "best.json", "best_classify.py", "best.npz")
+    }
     assert Path("best.npz").read_text() == "the user's own"
+
+
+def in_own_code(directory):
+    """The lines of the report."""
+    report = (directory / "report.html").read_text(encoding="utf-8")
+    return html.unescape(re.search(r'id="use-code">(.*?)</pre>', report, re.DOTALL)[1])
+
+
+def test_the_lines_of_the_report_classify_an_image(copied, monkeypatch):
+    monkeypatch.chdir(copied)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    names = {}
+    exec(in_own_code(Path()), names)
+    subnets = load(Path("front.json"))["subnets"]
+    best = max(subnets, key=lambda subnet: subnet["quality"]["validation"])
+    model = trained(Path())
+    scale = load(Path("splits.json"))["normalisation"]
+    fed = (torch.from_numpy(pixels / 255).float() - scale["mean"][0]) / scale["std"][0]
+    with torch.no_grad():
+        expected = model(fed[None, None], model.space.architecture(best["architecture"])).numpy()
+    np.testing.assert_allclose(names["logits"], expected, rtol=1e-4, atol=1e-4)
+    assert names["best"] == expected.argmax()
+
+
+def test_the_lines_of_the_report_continue_a_text(text, monkeypatch):
+    monkeypatch.chdir(text)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    names = {}
+    exec(in_own_code(Path()), names)
+    monkeypatch.delitem(sys.modules, "generate")
+    # 16 tokens of context, of which the prompt takes all but one.
+    assert 0 < len(names["text"]) <= 4
+
+
+@pytest.mark.parametrize("kind", ["digits", "text"])
+def test_a_subnet_in_pytorch_and_back(kind, request, tmp_path):
+    directory = request.getfixturevalue(kind)
+    name = load(directory / "front.json")["subnets"][-1]["name"]
+    export = directory / "exports" / f"{name}.onnx"
+    how = load(export.with_suffix(".json"))
+    feeds = random_feeds(how, {"batch": 2, "sequence": 5, "past": 0})
+    (inputs, *_) = feeds.values()
+    (expected,) = runtime(export).run(["logits"], feeds)
+    subnet = load_subnet(directory, name)
+    again = load_subnet(directory, how["subnet"]["architecture"])
+    tensor = torch.from_numpy(inputs)
+
+    def logits(module):
+        given = module(tensor)  # a decoder gives its cache too
+        return given if kind == "digits" else given[0]
+
+    with torch.no_grad():
+        for one in (subnet, again):
+            np.testing.assert_allclose(logits(one), expected, atol=1e-4)
+
+    # A step of fine-tuning.
+    optimizer = torch.optim.SGD(subnet.parameters(), lr=0.1)
+    logits(subnet).logsumexp(-1).mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        tuned = logits(subnet).numpy()
+    assert np.abs(tuned - expected).max() > 1e-3
+    write_onnx(subnet, tmp_path / "tuned.onnx", like=export.with_suffix(".json"))
+    np.testing.assert_allclose(
+        runtime(tmp_path / "tuned.onnx").run(["logits"], feeds)[0], tuned, atol=1e-4
+    )
+    opened = Classifier if kind == "digits" else Generator
+    opened(tmp_path / "tuned.onnx")
+    assert "subnet" not in load(tmp_path / "tuned.json")  # what was measured was another
+
+
+def test_a_subnet_that_is_not_there(digits):
+    with pytest.raises(UserError, match=r"s77 is not a subnet of .*; name one of s00, "):
+        load_subnet(digits, "s77")
+    with pytest.raises(UserError, match=r"front\.pi\.json does not exist"):
+        load_subnet(digits, "pi/s00")
+    with pytest.raises(UserError, match="lacks runtime; name the JSON beside an exported model"):
+        write_onnx(load_subnet(digits, "s00"), digits / "a.onnx", like=digits / "front.json")
 
 
 def test_no_export_within_an_impossible_bound(copied, capsys):

@@ -3,16 +3,25 @@ import pytest
 
 from predictors.gaussian_process import GaussianProcess, Inputs
 from predictors.gene_features import GeneFeatures
+from predictors.gene_kinds import GeneKinds
 from search_spaces import SearchSpace
 
 SPACE = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(10)})
 FEATURES = GeneFeatures(SPACE)
+KINDS = GeneKinds(SPACE, FEATURES.groups)
 
 
 def sample(count, seed):
     genes = np.random.default_rng(seed).integers(0, 4, size=(count, 10))
     size = FEATURES.size(genes)
-    return genes, Inputs(features=FEATURES(genes), context=(size - 0.5) / 0.1)
+    features = FEATURES(genes)
+    inputs = Inputs(
+        features=features,
+        context=(size - 0.5) / 0.1,
+        sums=KINDS.sums(features),
+        products=KINDS.products(features),
+    )
+    return genes, inputs
 
 
 def fitted(inputs, targets, steps=4):
