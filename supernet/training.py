@@ -92,6 +92,7 @@ class Trainer:
         on_log: Gets each entry: the keys of `training.jsonl` and `remaining_s`. Losses are means
             over the steps since the last entry, in nats; `loss_random` is None without random
             subnets; `samples_per_s` counts a sample once, though several subnets see it.
+        interrupted: Asked after each step: true saves the step and ends the training.
         identity: Further JSON values that a checkpoint must agree with, such as a hash of the data.
         policies: The model's space with precision policies, for `policy_steps`.
         policy_steps: Steps with policies; with some, `steps` may be 0 for a model that is trained.
@@ -124,6 +125,7 @@ class Trainer:
         checkpoint_every_s: float = 30.0,
         log_every: int = 20,
         on_log: Log | None = None,
+        interrupted: Callable[[], bool] | None = None,
         identity: Mapping[str, Any] | None = None,
         policies: TransformerSpace | None = None,
         policy_steps: int = 0,
@@ -168,6 +170,7 @@ class Trainer:
         self.checkpoint_every_s = checkpoint_every_s
         self.log_every = log_every
         self.on_log = on_log
+        self.interrupted = interrupted or (lambda: False)
         self.policies = policies
         self.policy_steps = policy_steps
         self.forward: ElasticForward = CompiledEnds(model, self.space) if compile else model
@@ -210,9 +213,9 @@ class Trainer:
         Raises:
             UserError: The checkpoint is damaged or of another training, a loss is not finite
                 (`NonFiniteError`), or the checkpoint cannot be written. What was saved last stays.
+            KeyboardInterrupt: It was interrupted.
         """
-        if self.checkpoint_path is not None and self.checkpoint_path.exists():
-            self._load(self.checkpoint_path)
+        self.restore()
         self.model.train()
         started_s = time.monotonic() - self.elapsed_s
         saved_s = time.monotonic()
@@ -224,14 +227,27 @@ class Trainer:
             done = self.step == self.all_steps
             if done or self.step % self.log_every == 0:
                 self._write_log()
-            if done or time.monotonic() - saved_s >= self.checkpoint_every_s:
+            ends = not done and self.interrupted()
+            if done or ends or time.monotonic() - saved_s >= self.checkpoint_every_s:
                 self._save()
                 saved_s = time.monotonic()
+            if ends:
+                raise KeyboardInterrupt
         if self.average is not None:
             self.average.apply()
         return TrainingResult(
             steps=self.all_steps, seconds=self.elapsed_s, precision=self.precision
         )
+
+    def restore(self) -> int:
+        """Go to the checkpoint if there is one, and give the step; `run` begins with it.
+
+        Raises:
+            UserError: It is damaged or of another training.
+        """
+        if not self.step and self.checkpoint_path is not None and self.checkpoint_path.exists():
+            self._load(self.checkpoint_path)
+        return self.step
 
     @property
     def all_steps(self) -> int:

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from latency.host_facts import available_cpus
 from nas.atomic import write_json
@@ -132,8 +131,7 @@ def train(run: Run) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
-    settings = config.training
-    steps = settings.steps + settings.policy_steps
+    steps = config.training.steps + config.training.policy_steps
     with progress(run.console, "Training", steps) as update, deferred() as interrupted:
 
         def log(entry: dict[str, Any]) -> None:
@@ -146,29 +144,15 @@ def train(run: Run) -> dict[str, Any]:
                 f"random {entry['loss_random'] or 0:.3f}, {entry['samples_per_s']:.0f} samples/s",
             )
 
-        first: int | None = None
-        last: int | None = None
-
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            nonlocal first, last
-            if first is None:
-                first = step
-                update(step, f"step {step} of {steps}")
-            if interrupted():
-                if last is not None:
-                    raise KeyboardInterrupt
-                # One more step, and a checkpoint after it.
-                last, trainer.checkpoint_every_s = step, 0.0
-            return task.batch(step)
-
         trainer = new_trainer(
             config,
             task,
             model,
-            batch=batch,
             checkpoint_path=directory.checkpoint,
             on_log=log,
+            interrupted=interrupted,
         )
+        update(trainer.restore(), f"of {steps} steps")
         result = trainer.run()
     model.eval()
     rows, warnings = sanity_table(
