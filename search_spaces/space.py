@@ -213,12 +213,8 @@ class SearchSpace:
         Raises:
             UserError: Another shape, or an index that its gene does not have.
         """
-        rows = self.canonical_rows(self._checked(genes)[None])
-        return rows.reshape(-1)
-
-    def canonical_rows(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What `encode` gives for the architecture of each row, shape `(n, d)`; not checked."""
-        return np.where(self.active_mask(genes), genes, 0)
+        array = self._checked(genes)
+        return np.where(self.active_mask(array), array, 0)
 
     def _checked(self, genes: ArrayLike) -> NDArray[np.int64]:
         array = np.asarray(genes, dtype=np.int64)

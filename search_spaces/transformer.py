@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from itertools import product, zip_longest
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from search_spaces.blocks import (
     PRECISION,
@@ -24,7 +24,6 @@ from search_spaces.blocks import (
 )
 from search_spaces.errors import UserError
 from search_spaces.policy_genes import at_least, checked_ends, checked_schemes, gene
-from search_spaces.scheme_table import SchemeTable
 from search_spaces.schemes import FULL, PARTS, PARTS_OF, SCHEMES, STORED, Policy
 from search_spaces.space import Architecture, Choice, SearchSpace
 
@@ -245,44 +244,21 @@ class TransformerSpace(SearchSpace):
         """
         space = copy.copy(self)
         space.left_out = dict(instead)
-        for name in ("smallest", "largest", "_scheme_tables"):  # of the whole space
+        for name in ("smallest", "largest"):  # of the whole space
             vars(space).pop(name, None)
         return space
 
     def decode(self, genes: ArrayLike) -> Architecture:
         """See `SearchSpace.decode`; with what takes the place of blocks that are left out."""
-        return super().decode(self.canonical(genes) if self.left_out else genes)
-
-    def canonical_rows(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `SearchSpace.canonical_rows`; the same for whatever becomes the same architecture."""
-        if self.left_out:
-            genes = genes.copy()
-            for kind, table in self._scheme_tables.items():
-                for layer in (None,) if kind == "fixed" else range(self.max_depth):
-                    widths = [
-                        name if name == "embed" else f"{name}.{layer}" for name in table.widths
-                    ]
-                    schemes = [gene(part, layer) for part in table.parts]
-                    table.apply(genes, self._columns(widths), self._columns(schemes))
-        return super().canonical_rows(genes)
-
-    def _columns(self, names: Sequence[str]) -> list[int]:
-        return [self._position[name] for name in names]
-
-    @cached_property
-    def _scheme_tables(self) -> dict[str, SchemeTable]:
-        """By the kind of block, where it has schemes."""
-        tables = {}
-        for kind, width in (("fixed", None), ("attention", "heads"), ("ffn", "ffn")):
-            widths = {"embed": self.choices["embed"]}
-            if width is not None:
-                widths[width] = self.choices[f"{width}.0"]  # all layers have the same choices
-            names = {part: gene(part, None if width is None else 0) for part in PARTS_OF[kind]}
-            parts = {p: self.choices[name] for p, name in names.items() if name in self.choices}
-            if parts:
-                instead = {b: other for b, other in self.left_out.items() if b.kind == kind}
-                tables[kind] = SchemeTable.of_blocks(instead, widths, parts)
-        return tables
+        arch = super().decode(genes)
+        if not self.left_out:
+            return arch
+        values = dict(arch)
+        for block, names in zip(self.blocks(arch), self.policy_genes(arch), strict=True):
+            if block in self.left_out:
+                schemes = dict(self.left_out[block].precision)
+                values |= {name: schemes.get(part, FULL) for part, name in names.items()}
+        return Architecture(values)
 
     def __contains__(self, arch: object) -> bool:
         """Whether `decode` may give it: one with a block that is left out is not of this space."""

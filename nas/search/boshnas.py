@@ -20,7 +20,7 @@ import numpy as np
 from nas.search.candidates import Candidates
 from nas.search.initial import initial_population
 from nas.search.problem import Floats, Genes, Problem
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from search_spaces import Architecture
 
 if TYPE_CHECKING:
@@ -110,10 +110,11 @@ class Boshnas:
             np.where(unsure[:, None], 0.0, weights)[directions],
             surrogate.scaled(ideal, slice(None)),
         )
-        rows = self._space.canonical_rows(rows)
+        rows = canonical(self._space, rows)
         # Every direction ranks what all descents found, and what lies beside it.
-        beside = self._space.canonical_rows(mutate(rows, self._space, self._rng))
-        rows = np.unique(np.vstack([rows, beside]), axis=0)
+        rows = np.unique(
+            np.vstack([rows, canonical(self._space, mutate(rows, self._space, self._rng))]), axis=0
+        )
         mean, noise, doubt = surrogate.predict(rows)
         architectures = [self._space.decode(genes) for genes in rows]
         if self._problem.cheap_width:

@@ -15,8 +15,7 @@ def enumerate_genes(space: SearchSpace) -> Genes:
         space: The space; a controller comes before what it controls.
 
     Returns:
-        Distinct choice indices, shape `(n, d)`, in lexicographic order; `n` is `space.size`, or
-        less where several encodings are one architecture.
+        Choice indices, shape `(space.size, d)`, in lexicographic order.
     """
     rows = np.zeros((1, 0), dtype=np.int64)
     counts = np.ones((1, 0), dtype=np.bool_)
@@ -31,4 +30,4 @@ def enumerate_genes(space: SearchSpace) -> Genes:
         index = np.arange(int(repeats.sum()), dtype=np.int64) - first
         rows = np.column_stack([np.repeat(rows, repeats, axis=0), index])
         counts = np.column_stack([np.repeat(counts, repeats, axis=0), np.repeat(active, repeats)])
-    return np.unique(space.canonical_rows(rows), axis=0)
+    return rows

@@ -16,7 +16,7 @@ from nas.search.inner_search import RowHash, evolve
 from nas.search.one_thread import one_thread
 from nas.search.pareto import non_dominated
 from nas.search.problem import Floats, Genes, Problem
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from predictors.quality import QualityPredictor
 from search_spaces import Architecture
 
@@ -195,7 +195,7 @@ class Guided:
         mutants = mutate(
             front[self._rng.integers(0, len(front), size=_CHILDREN)], self._space, self._rng
         )
-        return np.concatenate([front, self._space.canonical_rows(mutants), self._elite])
+        return np.concatenate([front, canonical(self._space, mutants), self._elite])
 
     def _predicted(self, genes: Genes) -> Floats:
         """All objectives as predicted, shape `(n, m + k)`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nas.search.problem import Floats, Genes
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from search_spaces import SearchSpace
 
 Score = Callable[[Genes], Floats]
@@ -68,7 +68,7 @@ def evolve(
     parents, quality = rows[0], scores[0]
     for _ in range(generations):
         parents, quality, order = _best(parents, quality)
-        new = space.canonical_rows(_offspring(space, parents, order, children, rng))
+        new = canonical(space, _offspring(space, parents, order, children, rng))
         new_keys, first = np.unique(number(new), return_index=True)
         fresh = ~np.isin(new_keys, keys)
         new = new[np.sort(first[fresh])]

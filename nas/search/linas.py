@@ -19,7 +19,7 @@ from nas.search.evolution import random_pairs, winners
 from nas.search.one_thread import one_thread
 from nas.search.pareto import Indices, non_dominated
 from nas.search.problem import Floats, Genes, Problem
-from nas.search.variation import mutate
+from nas.search.variation import canonical, mutate
 from search_spaces import Architecture
 
 INNER_EVALUATIONS = 10_000
@@ -100,8 +100,8 @@ class Linas:
     def _evolve(self, predict: Callable[[Genes], Floats]) -> Genes:
         """All distinct genes that an NSGA-II on predictions meets, shape `(n, d)`, canonical."""
         space, size = self._space, self._size
-        parents = space.canonical_rows(
-            self._rng.integers(0, space.cardinalities, size=(size, space.dimensions))
+        parents = canonical(
+            self._space, self._rng.integers(0, space.cardinalities, size=(size, space.dimensions))
         )
         values, met = predict(parents), [parents]
         keys = survival(values, self._problem.violation(values), size)[1]
@@ -111,7 +111,7 @@ class Linas:
             crossed = self._rng.random((size, 1)) < CROSSOVER
             from_first = (self._rng.random(first.shape) < 0.5) | ~crossed
             children = mutate(np.where(from_first, first, second), space, self._rng)
-            everyone = np.vstack([parents, self._space.canonical_rows(children)])
+            everyone = np.vstack([parents, canonical(self._space, children)])
             # Twins are left out, as in pymoo's NSGA-II.
             kept = np.sort(np.unique(everyone, axis=0, return_index=True)[1])
             children = everyone[kept[kept >= len(parents)]]

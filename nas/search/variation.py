@@ -6,6 +6,11 @@ from nas.search.problem import Floats, Genes
 from search_spaces import SearchSpace
 
 
+def canonical(space: SearchSpace, genes: Genes) -> Genes:
+    """Rows with 0 for the genes that do not count, shape `(n, d)`."""
+    return np.where(space.active_mask(genes), genes, 0)
+
+
 def mutate(
     rows: Genes, space: SearchSpace, rng: np.random.Generator, changes: float = 1.0
 ) -> Genes:

@@ -151,7 +151,6 @@ def test_blocks_that_are_left_out_become_others():
         expected = [left_out.get(block, block) for block in space.blocks(whole)]
         assert list(restricted.blocks(arch)) == expected
         assert arch in restricted
-        np.testing.assert_array_equal(restricted.canonical(genes), restricted.encode(arch))
         # What another device evaluated is known here if it may be picked here
         assert (whole in restricted) == (whole == arch)
     assert "w8a8" not in {restricted.smallest[f"precision.ffn_out.{i}"] for i in (0,)}
