@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.quantization import EXAMPLES, SMOKE, WORKLOADS
+from benchmarks.int8_pays import SCHEME, configuration
+from benchmarks.quantization import EXAMPLES
 from benchmarks.results import FOLDER, number, percent, table, write_results
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
@@ -26,7 +27,7 @@ from latency.files import write_bytes
 from latency.policy import tolerance
 from latency.protocol import measure
 from latency.statistics import mean_interval
-from nas.config import Config, load_config
+from nas.config import Config
 from nas.progress import progress
 from nas.run import Run
 from nas.stages.device_lab import DeviceLab, told
@@ -36,7 +37,7 @@ from search_spaces.schemes import FULL
 from supernet.families import build_supernet
 from supernet.parts import Network
 
-SCHEMES = (FULL, "w8a8")
+SCHEMES = (FULL, SCHEME)
 
 
 def main() -> int:
@@ -51,29 +52,12 @@ def main() -> int:
     options = parser.parse_args()
     found = {}
     for name in options.examples or EXAMPLES:
-        found[name] = compare(configuration(name, options))
+        found[name] = compare(configuration(name, options, FOLDER / "attention_form"))
         header = ["workload", "scheme", "plain, ms", "one operator, ms", "share", "95 % +-"]
         print(f"\n{name}\n{table(header, [_cells(row) for row in found[name]])}")
     path = write_results("attention_form", found)
     print(f"\n{path}", file=sys.stderr)
     return 0
-
-
-def configuration(name: str, options: argparse.Namespace) -> Config:
-    """An example with more workloads, in a directory of the benchmark's own."""
-    quality = "error" if name == "digits" else "bits_per_byte"
-    return load_config(
-        EXAMPLES[name],
-        [
-            f"output={FOLDER / 'attention_form' / (name + ('-smoke' if options.smoke else ''))}",
-            f"space.precision=[{', '.join(SCHEMES)}]",
-            f"workloads={WORKLOADS[name]}",
-            f"search.objectives=[{quality}]",
-            f"latency.mode={options.mode}",
-            *(SMOKE if options.smoke else ()),
-            *options.overrides,
-        ],
-    )
 
 
 def compare(config: Config) -> list[dict[str, Any]]:

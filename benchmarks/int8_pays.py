@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.quantization import EXAMPLES, SMOKE, WORKLOADS
@@ -55,13 +56,15 @@ def main() -> int:
     return 0
 
 
-def configuration(name: str, options: argparse.Namespace) -> Config:
-    """An example with more workloads, and with fp32 and 8 bits alone."""
+def configuration(
+    name: str, options: argparse.Namespace, folder: Path = FOLDER / "quantization"
+) -> Config:
+    """An example with more workloads, and with fp32 and 8 bits alone; its run is in `folder`."""
     quality = "error" if name == "digits" else "bits_per_byte"
     return load_config(
         EXAMPLES[name],
         [
-            f"output={FOLDER / 'quantization' / (name + ('-smoke' if options.smoke else ''))}",
+            f"output={folder / (name + ('-smoke' if options.smoke else ''))}",
             f"space.precision=[fp32, {SCHEME}]",
             f"workloads={WORKLOADS[name]}",
             f"search.objectives=[{quality}]",
