@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {c.contender for c, outcome in outcomes.items() if outcome.code != code_digest()}
     )
     if stale:
-        print(f"\nof other code of nas.search: {', '.join(stale)}; --fresh runs them again")
+        print(f"\nof other code than today's: {', '.join(stale)}; --fresh runs them again")
     judged = bars(summary, options.budgets)
     print()
     for bar in judged:

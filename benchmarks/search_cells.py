@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nas.search
+import predictors
 from benchmarks.results import FOLDER
 from benchmarks.search_problems import SearchProblem, open_problem, open_reference
 from nas.atomic import write_json
@@ -60,7 +61,7 @@ class Outcome:
     evaluations: int
     """Fewer than the budget only where the space or the bounds hold no more."""
     code: str
-    """Digest of the code of `nas.search` that gave it."""
+    """Digest of the code that gave it, see `code_digest`."""
 
 
 def check_contender(name: str) -> str:
@@ -166,8 +167,9 @@ def forget(problems: Iterable[str], contenders: Iterable[str]) -> None:
 
 
 def code_digest() -> str:
-    """Sixteen hexadecimal digits that change with the code of `nas.search`."""
+    """Sixteen hexadecimal digits that change with the code of `nas.search` and its predictors."""
     digest = hashlib.sha256()
-    for path in sorted(Path(nas.search.__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for package in (nas.search, predictors):
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -31,7 +31,7 @@ _SHARED = 30.0
 """How strongly a gene's variance is drawn to that of all genes. Evaluations crowd where a search
 looks: weaker ties fitted them better, and predicted the next ones worse."""
 _EVEN = 3.0
-"""Part of each gene's variance that is the same for all."""
+"""Part of each gene's variance that is the same for all, where steps find the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,15 @@ class Weights:
     """Relative variance of each group of features, shape `(g,)`."""
     noise: float
     """Variance of what no part explains."""
+    even: float = _EVEN
+    """Added to the relative variance of every group."""
+    reaches: tuple[float, float] = (1.0, 1.0)
+    """How far the two smooth functions reach, over size and over genes."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether layers share."""
+        return bool(self.parts[len(_PARTS) :].any())
 
     def sharing(self) -> Weights:
         """The same, but layers share."""
@@ -80,6 +89,19 @@ class Weights:
         """The same, but each gene contributes for itself."""
         parts = self.parts * (np.arange(len(self.parts)) < len(_PARTS))
         return replace(self, parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slopes:
+    """Derivatives by the logarithms of the weights."""
+
+    parts: Floats
+    """Shape `(7,)`."""
+    groups: Floats
+    """By the logarithm of a group's variance and what is even, shape `(g,)`."""
+    noise: float
+    reaches: Floats
+    """Shape `(2,)`."""
 
 
 class GaussianProcess:
@@ -126,6 +148,35 @@ class GaussianProcess:
         result: Floats = self._targets - self._solved / np.diag(self._inverse)
         return result
 
+    def misfit(self) -> float:
+        """Half the negative log likelihood, but for a constant."""
+        return float(0.5 * self._targets @ self._solved) + self._root_determinant
+
+    def slopes(self) -> Slopes:
+        """Derivatives of the misfit."""
+        weights, own, known = self.weights, self._own, self._known
+        by_covariance = 0.5 * (self._inverse - np.outer(self._solved, self._solved))
+        parts = np.array([float(np.vdot(by_covariance, part)) for part in own]) * weights.parts
+        reaches = []
+        for part in (1, 4):
+            # exp(-u / 2) of a squared distance u, which its reach divides.
+            distance = -2.0 * np.log(np.maximum(own[part], 1e-300))
+            spent = float(np.vdot(by_covariance, own[part] * distance))
+            reaches.append(weights.parts[part] * spent)
+        smooth = by_covariance * own[4] * (weights.parts[4] / weights.reaches[1] ** 2)
+        by_product = by_covariance * (weights.parts[2] + 2.0 * weights.parts[3] * own[2]) + smooth
+        by_feature = ((by_product @ known) * known).sum(axis=0) - smooth.sum(axis=1) @ known**2
+        size = len(weights.groups)
+        groups = np.bincount(self._groups, by_feature, minlength=size)
+        # The scale of all features follows: their mean variance stays one.
+        share = np.bincount(self._groups, (known**2).mean(axis=0), minlength=size)
+        return Slopes(
+            parts=parts,
+            groups=groups - share * groups.sum(),
+            noise=weights.noise * float(np.trace(by_covariance)),
+            reaches=np.array(reaches),
+        )
+
     def mean(self, inputs: Inputs) -> Floats:
         """Posterior mean, shape `(k,)`."""
         result: Floats = self._cross(inputs) @ self._solved
@@ -164,6 +215,7 @@ class GaussianProcess:
         inverse = np.tril(inverse)
         self._inverse: Floats = inverse + np.tril(inverse, -1).T
         self._solved: Floats = self._inverse @ targets
+        self._root_determinant = float(np.log(np.diag(factor)).sum())
 
     def _step(self, inputs: Inputs) -> Weights:
         """One multiplicative step for all variances."""
@@ -190,7 +242,8 @@ class GaussianProcess:
                 )
                 groups[chosen] *= np.sqrt(np.clip(ratio, _LARGEST_STEP**-2, _LARGEST_STEP**2))
         groups /= max(float(groups[self._present].mean()), 1e-12) if self._present.any() else 1.0
-        return Weights(
+        return replace(
+            self.weights,
             parts=np.where(parts > 0, np.maximum(parts, _LEAST_PART), 0.0),
             groups=np.maximum(groups, 1e-6) * self._present,
             noise=max(noise, _LEAST_NOISE),
@@ -198,7 +251,9 @@ class GaussianProcess:
 
     def _scaled(self, features: Floats) -> Floats:
         """Features with their weights in them, so that products are covariances."""
-        return features * (np.sqrt(self.weights.groups[self._groups] + _EVEN) * self._scale)
+        return features * (
+            np.sqrt(self.weights.groups[self._groups] + self.weights.even) * self._scale
+        )
 
     def _cross(self, inputs: Inputs) -> Floats:
         scaled = self._scaled(inputs.features)
@@ -208,6 +263,7 @@ class GaussianProcess:
         a_context, b_context = a_inputs.context, b_inputs.context
         width = max(1, a_context.shape[1])
         contextual = a_context @ b_context.T / width
+        near, close = self.weights.reaches
         product = a @ b.T
         distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * product
         apart = (
@@ -215,10 +271,10 @@ class GaussianProcess:
         ) / width - 2 * contextual
         return [
             contextual,
-            np.exp(-0.5 * np.maximum(apart, 0.0)),
+            np.exp(-0.5 / near**2 * np.maximum(apart, 0.0)),
             product,
             product**2,
-            np.exp(-0.5 * np.maximum(distance, 0.0)),
+            np.exp(-0.5 / close**2 * np.maximum(distance, 0.0)),
             self._shared[0] * (a_inputs.sums @ b_inputs.sums.T),
             self._shared[1] * (a_inputs.products @ b_inputs.products.T),
         ]

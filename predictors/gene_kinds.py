@@ -29,11 +29,13 @@ class GeneKinds:
     """
 
     def __init__(self, space: SearchSpace, groups: NDArray[np.int64]) -> None:
-        kinds: dict[tuple[str, str, bool], dict[tuple[str, ...], Columns]] = {}
+        kinds: dict[tuple[str, str, bool, bool], dict[tuple[str, ...], Columns]] = {}
         for gene, name in enumerate(space.names):
             columns = np.flatnonzero(groups // 2 == gene)
             if len(columns):
-                kind = (_NUMBER.sub("#", name), str(space.choices[name]), name in space.active)
+                # What decides on the contrasts of a gene, so that its columns are those of another.
+                known = (str(space.choices[name]), name in space.active, name in space.minor)
+                kind = (_NUMBER.sub("#", name), *known)
                 kinds.setdefault(kind, {})[tuple(_NUMBER.findall(name))] = columns
         found = [layers for layers in kinds.values() if len(layers) > 1]
         self._kinds = [np.stack(list(layers.values())) for layers in found]

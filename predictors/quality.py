@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from predictors.gaussian_process import GaussianProcess, Inputs, Weights
 from predictors.gene_features import GeneFeatures
 from predictors.gene_kinds import GeneKinds
+from predictors.probable_weights import ProbableWeights
 from predictors.warps import Warp, warps
 from search_spaces.space import SearchSpace
 
@@ -16,6 +17,9 @@ Genes = NDArray[np.int64]
 
 _STEPS = (4, 5)
 """Steps of the weights on every scale, and on the chosen one."""
+_PROBABLE_STEPS = 15
+_OPINIONS = 300
+"""Evaluations from which there is one opinion only: by then two agree, and take twice the time."""
 _FEW = 200
 """Evaluations that scales are compared on, at most."""
 _MANY = 400
@@ -31,7 +35,10 @@ FAR = 100.0
 
 
 class QualityPredictor:
-    """A Gaussian process on the scale that predicts best what it was not told.
+    """Gaussian processes on the scale that predicts best what it was not told.
+
+    While little is known two of them, alike but for how their weights were found, are as much
+    believed as each other: one alone is surer than it should be.
 
     Args:
         space: The search space.
@@ -41,12 +48,14 @@ class QualityPredictor:
         self._features = GeneFeatures(space)
         self._kinds = GeneKinds(space, self._features.groups)
         self._weights: Weights | None = None
+        self._probable = ProbableWeights(self._features.groups)
+        self._second: Weights | None = None
         self._warp: Warp | None = None
         self._choice = 0
         self._learned_from = 0
         self._center: Floats = np.zeros(0)
         self._spread: Floats = np.ones(0)
-        self._process: GaussianProcess | None = None
+        self._processes: list[GaussianProcess] = []
         self._constant = 0.0
 
     def fit(self, genes: Genes, known: Floats, values: Floats) -> None:
@@ -65,16 +74,22 @@ class QualityPredictor:
         self._center = context.mean(axis=0)
         self._spread = np.where(context.std(axis=0) > 0, context.std(axis=0), 1.0)
         if values.max() <= values.min():
-            self._process, self._constant = None, float(values[0])
+            self._processes, self._constant = [], float(values[0])
             return
         inputs = self.inputs(genes, known)
-        if self._process is None or len(values) >= _GROWTH * self._learned_from:
+        if not self._processes or len(values) >= _GROWTH * self._learned_from:
             self._choose(inputs, values)
             self._learned_from = len(values)
         scales = list(warps(values))
         self._warp = scales[min(self._choice, len(scales) - 1)]
-        self._process = GaussianProcess(self._features.groups, self._weights)
-        self._process.condition(inputs, self._warp.forward(values))
+        self._processes = [
+            GaussianProcess(self._features.groups, weights)
+            for weights in (self._weights, self._second)
+            if weights is not None
+        ]
+        targets = self._warp.forward(values)
+        for process in self._processes:
+            process.condition(inputs, targets)
 
     def _choose(self, inputs: Inputs, values: Floats) -> None:
         """Find the scale, by density left out one by one, and the weights."""
@@ -90,7 +105,13 @@ class QualityPredictor:
                 best, self._choice = density, index
                 chosen, start = warp, process.weights
         rows = _even_rows(len(values), _MANY)
-        self._weights = self._learned(inputs.take(rows), chosen.forward(values)[rows], start)
+        inputs, targets = inputs.take(rows), chosen.forward(values)[rows]
+        self._weights = self._learned(inputs, targets, start)
+        self._second = None
+        if len(values) < _OPINIONS:
+            self._second = self._probable.learn(
+                inputs, targets, _PROBABLE_STEPS, shared=self._weights.shares
+            )
 
     def _learned(self, inputs: Inputs, targets: Floats, start: Weights) -> Weights:
         """Weights with which layers share, if that surely predicts better; else without."""
@@ -119,20 +140,22 @@ class QualityPredictor:
 
     def mean(self, inputs: Inputs) -> Floats:
         """Median of each prediction, shape `(k,)`, in the unit of the values."""
-        if self._process is None or self._warp is None:
+        if not self._processes or self._warp is None:
             return np.full(len(inputs), self._constant)
-        return self._warp.inverse(self._process.mean(inputs))
+        means = [process.mean(inputs) for process in self._processes]
+        return self._warp.inverse(np.mean(means, axis=0))
 
     def sample(self, inputs: Inputs, count: int, rng: np.random.Generator) -> Floats:
         """Values that may be, drawn together, shape `(count, k)`."""
-        if self._process is None or self._warp is None:
+        if not self._processes or self._warp is None:
             return np.full((count, len(inputs)), self._constant)
-        mean, covariance = self._process.posterior(inputs)
-        noise = self._process.weights.noise
-        covariance[np.diag_indices_from(covariance)] += noise
-        root = _root(covariance)
-        draws = rng.standard_normal((count, len(inputs)))
-        return self._warp.inverse(mean + draws @ root.T)
+        drawn = []
+        for i, process in enumerate(self._processes):
+            mean, covariance = process.posterior(inputs)
+            covariance[np.diag_indices_from(covariance)] += process.weights.noise
+            normal = rng.standard_normal(((count + i) // len(self._processes), len(inputs)))
+            drawn.append(mean + normal @ _root(covariance).T)
+        return self._warp.inverse(np.concatenate(drawn))
 
 
 def _even_rows(count: int, most: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from predictors.gaussian_process import GaussianProcess, Inputs
+from predictors.gaussian_process import GaussianProcess, Inputs, Weights
 from predictors.gene_features import GeneFeatures
 from predictors.gene_kinds import GeneKinds
 from search_spaces import SearchSpace
@@ -90,3 +90,38 @@ def test_doubt_is_small_where_something_is_known():
     _, unknown = process.posterior(sample(60, 7)[1])
     assert np.diag(known).mean() < np.diag(unknown).mean()
     assert np.linalg.eigvalsh(unknown).min() > -1e-8
+
+
+def test_slopes_are_the_derivatives_of_the_misfit():
+    genes, inputs = sample(40, 1)
+    targets = np.sin(genes.sum(axis=1) / 3)
+    rng = np.random.default_rng(0)
+    count = int(FEATURES.groups.max()) + 1
+    logs = {
+        "parts": np.log(rng.uniform(0.1, 0.5, size=7)),
+        "groups": np.log(rng.uniform(0.3, 3.0, size=count)),
+        "noise": np.log([0.1]),
+        "reaches": np.log(rng.uniform(0.5, 2.0, size=2)),
+    }
+
+    def conditioned(logs):
+        weights = Weights(
+            parts=np.exp(logs["parts"]),
+            groups=np.exp(logs["groups"]),
+            noise=float(np.exp(logs["noise"][0])),
+            even=0.0,
+            reaches=tuple(np.exp(logs["reaches"])),
+        )
+        process = GaussianProcess(FEATURES.groups, weights)
+        process.condition(inputs, targets)
+        return process
+
+    slopes = conditioned(logs).slopes()
+    for name, values in logs.items():
+        found = np.atleast_1d(getattr(slopes, name))
+        for i in range(len(values)):
+            step = np.where(np.arange(len(values)) == i, 1e-5, 0.0)
+            up, down = (
+                conditioned(logs | {name: values + sign * step}).misfit() for sign in (1, -1)
+            )
+            assert found[i] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-4)
