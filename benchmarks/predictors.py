@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.hat_data import FEATURES, Measured, judged, read_folder
+from benchmarks.hat_data import Measured, judged, read_folder
 from benchmarks.results import number, percent, table, write_results
 from benchmarks.ridge_or_svr import ridge_or_svr
 from benchmarks.transfer import (
@@ -37,10 +37,12 @@ from predictors.latency import LatencyPredictor
 from search_spaces import UserError
 
 SIZES = (10, 25, 50, 100, 200, 400, 1600)
+MIN_SIZE = 5
 HAT_SHARE = 0.8
 HAT_NORM = (640, 6, 2048, 6, 640, 6, 2048, 6, 6, 2)
 HAT_WIDTH, HAT_HIDDEN, HAT_RATE, HAT_BATCH = 400, 4, 1e-5, 128
-"""As in HAT's `latency_predictor.py`, where the first layer comes before three hidden ones."""
+"""As in HAT's `latency_predictor.py`, where the first layer comes before three hidden ones. Columns
+of other files than HAT's are divided by their largest value, which HAT's numbers are about."""
 
 
 def ours(data: Measured, size: int, seed: int) -> dict[str, float]:
@@ -59,9 +61,10 @@ def hat_network(data: Measured, seed: int, steps: int) -> dict[str, float]:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     unit = y.mean()
-    inputs = torch.tensor(x / HAT_NORM, dtype=torch.float32)
+    norm = np.array(HAT_NORM) if x.shape[1] == len(HAT_NORM) else np.abs(x).max(axis=0) + 1e-9
+    inputs = torch.tensor(x / norm, dtype=torch.float32)
     targets = torch.tensor(y / unit, dtype=torch.float32)
-    widths = [FEATURES, *[HAT_WIDTH] * HAT_HIDDEN]
+    widths = [x.shape[1], *[HAT_WIDTH] * HAT_HIDDEN]
     layers: list[torch.nn.Module] = []
     for before, after in itertools.pairwise(widths):
         layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
@@ -74,7 +77,7 @@ def hat_network(data: Measured, seed: int, steps: int) -> dict[str, float]:
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        predicted = network(torch.tensor(unseen / HAT_NORM, dtype=torch.float32))[:, 0]
+        predicted = network(torch.tensor(unseen / norm, dtype=torch.float32))[:, 0]
     return judged(predicted.double().numpy() * unit, truth)
 
 
@@ -165,7 +168,7 @@ def show(learning: Sequence[dict[str, Any]]) -> str:
 def predict_seconds(data: Measured, count: int = 10_000) -> float:
     """Time to predict `count` architectures, the best of five."""
     predictor = LatencyPredictor().fit(data.features, data.latency)
-    many = np.resize(data.features, (count, FEATURES))
+    many = np.resize(data.features, (count, data.features.shape[1]))
     times = []
     for _ in range(5):
         started = time.perf_counter()
@@ -184,13 +187,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mlp-steps", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--name", default="predictors", help="of the JSON file")
-    options = parser.parse_args(argv)
-    started = time.perf_counter()
     try:
-        sets = read_folder(options.folder)
+        _compare(parser.parse_args(argv))
     except UserError as error:
         print(f"bench-predictors: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    """Learn, transfer, and print both tables.
+
+    Raises:
+        UserError: A file is not of HAT's form, or a size too small to learn from.
+    """
+    started = time.perf_counter()
+    if min(options.sizes) < MIN_SIZE:
+        raise UserError(
+            f"--sizes {min(options.sizes)}: give {MIN_SIZE} or more, for as many parts of "
+            "cross-validation"
+        )
+    sets = read_folder(options.folder)
     work = jobs(sets, options.sizes, options.seeds, options.mlp_seeds, options.mlp_steps)
     few = transfer_jobs(sets, options.seeds)
     if options.workers > 1:
@@ -210,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "results": [*results, *found],
         },
     )
-    print(f"{show(learning)}\n\n{show_transfer(transfer)}")
+    print(show(learning))
+    if transfer:  # between two files of the same columns, with enough rows
+        print(f"\n{show_transfer(transfer)}")
     print(f"\n10,000 architectures predicted in {predict_s:.3f} s")
     print(f"\n{written}")
 

@@ -18,7 +18,7 @@ from benchmarks.results import percent, table
 from benchmarks.ridge_or_svr import ridge_or_svr
 from predictors.latency import LatencyPredictor
 
-FEW, MORE = 10, 50
+FEW, MORE, MIN_ROWS = 10, 50, 60
 POOL_SHARE = 0.5
 """Share of a file's rows that may be measured."""
 COLUMNS = {
@@ -64,7 +64,8 @@ class TransferJob:
 
 
 def transfer_jobs(sets: Sequence[Measured], seeds: int) -> list[TransferJob]:
-    """Everything that the table needs."""
+    """Everything that the table needs; files with few rows are left out."""
+    sets = [data for data in sets if len(data.latency) >= MIN_ROWS]
     known = {data.name: LatencyPredictor().fit(data.features, data.latency) for data in sets}
     alone = [
         TransferJob(column=column, data=data, seed=seed)
@@ -76,7 +77,7 @@ def transfer_jobs(sets: Sequence[Measured], seeds: int) -> list[TransferJob]:
         for (old, new), column, seed in itertools.product(
             itertools.permutations(sets, 2), COLUMNS, range(seeds)
         )
-        if column.endswith("with")
+        if column.endswith("with") and old.columns == new.columns
     ]
 
 

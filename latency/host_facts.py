@@ -21,6 +21,8 @@ from latency import nvidia
 
 RUNTIMES = ("onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "coremltools")
 """Modules that a device may run models with."""
+PACKAGES = (*RUNTIMES, "numpy")
+"""These, and what every session needs beside one: onnxruntime brings it along, torch does not."""
 _VARIANTS = ("-gpu", "-openvino")
 """Packages with another name that have the same module: onnxruntime-gpu."""
 _CPU = Path("/sys/devices/system/cpu")
@@ -71,7 +73,7 @@ def describe() -> dict[str, Any]:
 
     Returns:
         `fingerprint`: processor and system, the same until one of them changes; `python`;
-        `platform` as in `sys.platform`; `packages`: versions of the runtimes (null: not there);
+        `platform` as in `sys.platform`; `packages`: versions of `PACKAGES` (null: not there);
         `cpus`: those that this process may use; `gpu`: the first NVIDIA GPU, and `no_gpu`: why
         there is none (null: there is one); `governors`: those that this process may set;
         `governor`, `load`, `throttled` and `temperatures_c` of this moment.
@@ -88,7 +90,7 @@ def describe() -> dict[str, Any]:
         },
         "python": platform.python_version(),
         "platform": sys.platform,
-        "packages": {module: package_version(module) for module in RUNTIMES},
+        "packages": {module: package_version(module) for module in PACKAGES},
         "cpus": available_cpus(),
         "gpu": nvidia.identity(),
         "no_gpu": nvidia.missing(),

@@ -46,7 +46,8 @@ def device_lease(
             except BlockingIOError:
                 holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
             if not told and notify is not None:
-                notify(f"waiting for process {holder}, which is measuring on {device}")
+                where = "this host" if device == "host" else device
+                notify(f"waiting for process {holder}, which is measuring on {where}")
             told = True
             if timeout_s is not None and time.monotonic() - start > timeout_s:
                 raise UserError(

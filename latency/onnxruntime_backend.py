@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from supernet.parts import Network
 
 CPU = "CPUExecutionProvider"
+LEAST = (1, 23)
+"""The first version that runs all of opset 23, in which models are; the anchor asks for less."""
 
 
 class OnnxRuntimeBackend:
@@ -68,9 +70,17 @@ class OnnxRuntimeBackend:
     def fingerprint(self) -> Mapping[str, str]:
         """Processor, system, runtime and its options; see `DeviceBackend`."""
         device = checked(self.place, "onnxruntime", threads=self.threads)
+        version = device["packages"]["onnxruntime"]
+        if tuple(int(part) for part in version.split(".")[:2]) < LEAST:
+            least = ".".join(str(part) for part in LEAST)
+            raise UserError(
+                f"onnxruntime {version} of {self.place.name} is too old for these models, which "
+                f"need {least}; run `python3 -m pip install --upgrade onnxruntime` there, with "
+                f"Python 3.10 or newer (it has {device['python']})"
+            )
         facts = {
             **device["fingerprint"],
-            "runtime": f"onnxruntime {device['packages']['onnxruntime']}",
+            "runtime": f"onnxruntime {version}",
             "provider": self.provider,
             "threads": str(self.threads),
             "spinning": "on" if self.spinning else "off",

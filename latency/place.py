@@ -163,14 +163,16 @@ def checked(
         UserError: It has not, or cannot be reached.
     """
     description = place.describe()
-    package, cpus = module.replace("_", "-"), description["cpus"]
-    if description["packages"][module] is None and isinstance(place, ThisHost):
-        raise UserError(f"{module} is not installed; pip install {package}")
-    if description["packages"][module] is None:
+    cpus = description["cpus"]
+    lacking = [name for name in (module, "numpy") if description["packages"][name] is None]
+    packages = " ".join(lacking).replace("_", "-")
+    if lacking and isinstance(place, ThisHost):
+        raise UserError(f"{' and '.join(lacking)} is not installed; pip install {packages}")
+    if lacking:
         raise UserError(
-            f"{place.name} has no {module} for Python {description['python']}; log in and run "
-            f"`python3 -m pip install {package}` (in a virtual environment, whose interpreter is "
-            "then python in the device profile)"
+            f"{place.name} has no {' and no '.join(lacking)} for Python {description['python']}; "
+            f"log in and run `python3 -m pip install {packages}` (in a virtual environment, whose "
+            "interpreter is then python in the device profile)"
         )
     if not 1 <= threads <= len(cpus):
         raise UserError(f"threads {threads} is not in 1..{len(cpus)}, the CPUs of {place.name}")

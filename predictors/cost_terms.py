@@ -12,8 +12,8 @@ Array = NDArray[np.float64]
 
 MAX_COUNT = 64
 """Whole numbers up to this one may be a number of layers."""
-MAX_COUNTS = 2
-"""Columns that are taken for numbers of layers, such as those of an encoder and a decoder."""
+MAX_COUNTS = 5
+"""Columns that are taken for numbers of layers, such as those of the stages of a network."""
 SECOND_ORDER = 0.5
 """How much smaller the weight of two widths together is expected to be than that of one."""
 

@@ -19,6 +19,8 @@ SHARE_STD = 0.3
 """How far the constant's share of the latency, and a layer count's, may be from equal ones."""
 ROUGHLY = 0.2
 """Relative error of the latency that weights are told in units of."""
+EACH = 0.05
+"""How large each width's weight may be where nothing says that few matter."""
 UNHEARD_OF, MAX_SIZE = 0.2, 10.0
 """How large a weight may be of which the source knows nothing; how much larger if it is there."""
 FACTOR, SMALL = 2.0, 0.002
@@ -154,16 +156,18 @@ class _Columns:
         return np.insert(terms, self.free - 1, self.source.width_effects(x), axis=1)
 
     def priors(self) -> list[Prior]:
-        """The belief without the source, and those with it, if there is one.
+        """The beliefs without the source, and those with it, if there is one.
 
-        Either few widths matter, most likely those of the source; or each does what it does
-        there, times a factor of its own.
+        Few widths matter; without a number of layers, all may. With a source, those that matter
+        are most likely its own; or each does what it does there, times a factor of its own.
         """
         own = 1 + len(self.terms.counts)
         mean, std = np.full(own, 1 / own), np.full(own, SHARE_STD)
         held = self.terms.held_factors
         if self.source is None:
-            return [Prior(mean=mean, std=std, held=held)]
+            few = Prior(mean=mean, std=std, held=held)
+            all_of_them = Prior(mean=mean, std=std, held=EACH * held, sparse=False)
+            return [few] if self.terms.counts else [few, all_of_them]
         there = self.source.weights[self.source.columns.free :][: len(held)]
         size = UNHEARD_OF + np.minimum(np.abs(there) / SPARSITY, MAX_SIZE)
         mean_with, std_with = np.append(mean, 1.0), np.append(std, 1.0)

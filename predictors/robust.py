@@ -15,9 +15,10 @@ SCALE = 0.02
 """Their size, as it is expected before any row is seen; relative."""
 SLOW_MEAN, SLOW_STD = 0.18, 0.1
 """Share of its latency that a row measured on a slow device lost to being slow."""
-SLOW_ROWS, OTHER_ROWS = 1.0, 4.0
+SLOW_ROWS, OTHER_ROWS = 1.0, 9.0
 """Rows of both kinds that the belief in how many there are is worth (beta distribution)."""
-MAX_SLOW = 0.45
+MAX_SLOW = 0.25
+"""No larger share of the rows is slow: two halves that far apart look like one with wide errors."""
 SPARSITY = 0.005
 """Size of a held weight, as it is expected before any row is seen (half-Cauchy)."""
 HELD_STD = 0.01

@@ -1,7 +1,7 @@
 """Load and check the stage files of a run directory.
 
-Only `front.json` must be there. Any other file may be missing, and its part of `RunData` is then
-None or empty. Nothing is ever written here.
+Any file may be missing, as in a run that is not finished: its part of `RunData` is then None or
+empty. Nothing is ever written here.
 """
 
 import json
@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from reports.stages import Front, RunData, Search, Supernet, Table, TrainingStep
+from nas.run_directory import short
+from reports.stages import Device, Front, RunData, Search, Supernet, Table, TrainingStep
 from search_spaces.errors import UserError
 
 SCHEMA = 1
@@ -29,29 +30,44 @@ def load_run(directory: Path, device_suffix: str = "") -> RunData:
         device_suffix: "" for the first device of the directory, else the name in `front.NAME.json`.
 
     Raises:
-        UserError: `front.json` is missing, or a file is no JSON, has another schema or lacks a key.
+        UserError: No stage has left anything for this device yet, or a file is no JSON, has another
+            schema or lacks a key.
     """
     tail = f".{device_suffix}.json" if device_suffix else ".json"
     front_path = directory / f"front{tail}"
     front = _load(front_path, Front)
-    if front is None:
-        raise UserError(f"{front_path}: no such file; finish the run first (nas run)")
     search = _load(directory / f"search{tail}", Search)
-    _check_lengths(front_path, front)
+    table = _load(directory / f"table{tail}", Table)
+    training = tuple(_training(directory / "training.jsonl"))
     if search is not None:
         _check_search(directory / f"search{tail}", search)
     config_path = directory / "config.yaml"
     config_text = _text(config_path)
+    config = _yaml(config_path, config_text)
+    if front is None:
+        if search is None and table is None and (device_suffix or not training):
+            raise UserError(
+                f"{short(front_path)} does not exist, nor does what an earlier stage leaves; start "
+                "with nas run"
+            )
+        name = device_suffix or str(config.get("device") or "")
+        front = Front(
+            device=table.device if table else Device(name=name),
+            objectives=search.objectives if search else [],
+            subnets=[],
+            exported=False,
+        )
+    _check_lengths(front_path, front)
     return RunData(
         front=front,
         search=search,
-        table=_load(directory / f"table{tail}", Table),
+        table=table,
         supernet=_load(directory / "supernet.json", Supernet),
-        training=tuple(_training(directory / "training.jsonl")),
+        training=training,
         environment=_json(directory / "environment.json"),
         splits=_json(directory / "splits.json"),
         config_text=config_text,
-        config=_yaml(config_path, config_text),
+        config=config,
     )
 
 
@@ -66,7 +82,7 @@ def _text(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore or delete it") from None
+        raise UserError(f"{short(path)}: cannot be read ({error}); restore or delete it") from None
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -76,9 +92,11 @@ def _json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it and run its stage again") from None
+        raise UserError(
+            f"{short(path)}: not JSON ({error}); delete it and run its stage again"
+        ) from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object; delete it and run its stage again")
+        raise UserError(f"{short(path)}: holds no JSON object; delete it and run its stage again")
     return value
 
 
@@ -88,7 +106,7 @@ def _load(path: Path, kind: type[_T]) -> _T | None:
         return None
     if value.get("schema") != SCHEMA:
         raise UserError(
-            f"{path}: schema {value.get('schema')!r} is not {SCHEMA}; "
+            f"{short(path)}: schema {value.get('schema')!r} is not {SCHEMA}; "
             "use the version of elastic-nas that wrote it, or run its stage again"
         )
     try:
@@ -96,7 +114,7 @@ def _load(path: Path, kind: type[_T]) -> _T | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}; run its stage again") from None
+        raise UserError(f"{short(path)}: {where}: {first['msg']}; run its stage again") from None
     return checked
 
 
@@ -104,7 +122,7 @@ def _check_lengths(path: Path, front: Front) -> None:
     for subnet in front.subnets:
         if subnet.values and len(subnet.values) != len(front.objectives):
             raise UserError(
-                f"{path}: subnet {subnet.name} has {len(subnet.values)} values for "
+                f"{short(path)}: subnet {subnet.name} has {len(subnet.values)} values for "
                 f"{len(front.objectives)} objectives; run the export stage again"
             )
 
@@ -113,13 +131,15 @@ def _check_search(path: Path, search: Search) -> None:
     for point in (*search.evaluated, *search.references):
         if len(point.values) != len(search.objectives):
             raise UserError(
-                f"{path}: an architecture has {len(point.values)} values for "
+                f"{short(path)}: an architecture has {len(point.values)} values for "
                 f"{len(search.objectives)} objectives; run the search again"
             )
     count = len(search.evaluated)
-    for index in search.front:
+    for index in (*search.front, *search.selected):
         if not 0 <= index < count:
-            raise UserError(f"{path}: front index {index} is not below {count}; search again")
+            raise UserError(
+                f"{short(path)}: front index {index} is not below {count}; search again"
+            )
 
 
 def _yaml(path: Path, text: str | None) -> dict[str, Any]:
@@ -127,7 +147,7 @@ def _yaml(path: Path, text: str | None) -> dict[str, Any]:
         value = yaml.safe_load(text or "")
     except yaml.YAMLError as error:
         reason = str(error).replace("\n", " ")
-        raise UserError(f"{path}: not YAML ({reason}); restore it or delete it") from None
+        raise UserError(f"{short(path)}: not YAML ({reason}); restore it or delete it") from None
     return value if isinstance(value, dict) else {}
 
 

@@ -96,13 +96,19 @@ def latency_pairs(data: RunData, workload: str) -> dict[str, list[Pair]]:
     return {"front": front, "correction": whole}
 
 
-def training_figure(steps: Sequence[TrainingStep]) -> Json:
-    """Loss over steps, thinned to at most `MAX_CURVE_POINTS` points."""
+def training_figure(steps: Sequence[TrainingStep], distillation: object = None) -> Json:
+    """Loss over steps, thinned to at most `MAX_CURVE_POINTS` points.
+
+    Args:
+        steps: The log.
+        distillation: As it was configured; `none` if all learned from the labels.
+    """
     stride = max(1, math.ceil(len(steps) / MAX_CURVE_POINTS))
     shown = [*steps[::stride]]
     if steps and shown[-1] is not steps[-1]:
         shown.append(steps[-1])
     return {
+        "students": "labels" if distillation == "none" else "distilled",
         "step": [one.step for one in shown],
         "largest": [finite(one.loss_largest) for one in shown],
         "smallest": [finite(one.loss_smallest) for one in shown],

@@ -31,12 +31,12 @@ def write_report(directory: Path, output: Path, device_suffix: str = "") -> None
     """Write the report of one device of a run.
 
     Args:
-        directory: A run directory; only its `front.json` must be there.
+        directory: A run directory, finished or not.
         output: The HTML file to write, `report.html` by custom.
         device_suffix: "" for the first device of the directory, else as in `front.NAME.json`.
 
     Raises:
-        UserError: A stage file is broken, `front.json` is missing, or the output cannot be written.
+        UserError: A stage file is broken, there is none yet, or the output cannot be written.
     """
     write_text(output, render(load_run(directory, device_suffix)))
 
@@ -112,10 +112,13 @@ def _asset(name: str) -> str:
 
 
 def _json_block(data: RunData, layers: int) -> str:
+    training = data.config.get("training")
+    distillation = training.get("distillation") if isinstance(training, dict) else None
+    drawn = axes(data) and (data.front.subnets or data.search)
     figures = {
-        "front": front_figure(data, layers) if axes(data) else None,
+        "front": front_figure(data, layers) if drawn else None,
         "latency": latency_figure(data, layers),
-        "training": training_figure(data.training) if data.training else None,
+        "training": training_figure(data.training, distillation) if data.training else None,
     }
     text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
     # Within <script> only "<" can end the block or open a comment; the others cost nothing.

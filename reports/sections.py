@@ -7,7 +7,7 @@ from typing import Any
 
 from predictors.accuracy import kendall_tau, mape
 from reports import numbers, sentences
-from reports.axes import best_by_quality
+from reports.axes import best_by_quality, identity
 from reports.figures import latency_pairs
 from reports.policies import Square, squares
 from reports.shapes import Layer, Limits, describe, ends_of, layers_of
@@ -17,6 +17,7 @@ from reports.stages import (
     Genes,
     Measured,
     RunData,
+    Search,
     Supernet,
     WorkloadLatency,
 )
@@ -82,7 +83,7 @@ def tiles(data: RunData) -> list[Tile]:
     found = [
         Tile(label="Task", value=kind.replace("-", " ") or numbers.MISSING, note=source),
         Tile(label="Device", value=front.device.name, note=runtime),
-        Tile(label="Subnets on the front", value=str(len(front.subnets)), note=searched),
+        Tile(label="Subnets on the front", value=_on_front(data), note=searched),
     ]
     found += [tile for name in data.workloads if (tile := _speed(front, name))]
     best = best_by_quality(front)
@@ -96,6 +97,12 @@ def tiles(data: RunData) -> list[Tile]:
             value = numbers.metric_value(quality.metric, quality.validation)
         found.append(Tile(label="Best quality", value=value, note=note))
     return found
+
+
+def _on_front(data: RunData) -> str:
+    if data.front.exported:
+        return str(len(data.front.subnets))
+    return str(len(data.search.front)) if data.search else numbers.MISSING
 
 
 def front_table(data: RunData) -> tuple[list[Column], list[list[Cell]]]:
@@ -227,6 +234,13 @@ def latency_lines(data: RunData) -> list[tuple[str, list[str]]]:
 def notices(data: RunData) -> list[str]:
     """What a reader must know before the figures."""
     found = []
+    if not data.front.exported:
+        found.append(f"This run is not finished: {_next_stage(data)}, or nas run does the rest.")
+    elif data.search is not None and _is_older(data.front, data.search):
+        found.append(
+            "The search was made anew since these subnets were exported: nas export exports and "
+            "measures those that it found."
+        )
     failed = [s.name for s in data.front.subnets if _worst(s).median is None]
     shaky = [
         s.name
@@ -255,6 +269,22 @@ def notices(data: RunData) -> list[str]:
     return found
 
 
+def _next_stage(data: RunData) -> str:
+    """What comes next in a run whose front was not exported."""
+    if data.supernet is None:
+        return "nas train goes on with the training"
+    if data.table is None:
+        return "nas measure makes the latency table"
+    return "nas search comes next" if data.search is None else "nas export comes next"
+
+
+def _is_older(front: Front, search: Search) -> bool:
+    """Whether a front was exported from another search than this one."""
+    exported = [identity(subnet.architecture) for subnet in front.subnets]
+    selected = [identity(search.evaluated[index].architecture) for index in search.selected]
+    return bool(selected) and sorted(exported) != sorted(selected)
+
+
 def flat(value: Mapping[str, Any] | None, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested JSON as dotted keys and text, long lists cut."""
     for key, item in (value or {}).items():
@@ -280,6 +310,8 @@ def _speed(front: Front, workload: str) -> Tile | None:
         return None
     low, high = min(times), max(times)
     label = "Measured latency" if workload == "latency" else f"Measured {workload}"
+    if len(times) == 1:
+        return Tile(label=label, value=f"{numbers.significant(low)} ms", note="of one subnet")
     value = f"{numbers.significant(low)} {numbers.MISSING} {numbers.significant(high)} ms"
     return Tile(label=label, value=value, note=f"slowest {high / low:.1f} times the fastest")
 

@@ -122,6 +122,8 @@ class Front:
     sensitivities: Sensitivities | None = None
     script: str | None = None
     """What runs the exports, from the run directory; None in older files."""
+    exported: bool = True
+    """False where there is no `front.json` yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,8 @@ class Search:
     seed: int | None = None
     evaluated: list[Point] = field(default_factory=list)
     front: list[int] = field(default_factory=list)
+    selected: list[int] = field(default_factory=list)
+    """Those of the front that are to be exported; empty in older files."""
     references: list[Point] = field(default_factory=list)
 
 

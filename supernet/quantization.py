@@ -46,10 +46,15 @@ def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, torch.round((-low / scale).clamp(0, LEVELS))
 
 
+def steps_from_zero(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """The 8-bit integers of inputs, less the zero point; as floats, shape as `x`."""
+    return (torch.round(x / scale) + zero).clamp(0, LEVELS) - zero
+
+
 def rounded_to_8_bits(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Inputs as 8 bits between `low` and `high` give them."""
     scale, zero = input_scale(low, high)
-    return ((torch.round(x / scale) + zero).clamp(0, LEVELS) - zero) * scale
+    return steps_from_zero(x, scale, zero) * scale
 
 
 class QuantizedLinear(nn.Linear):
@@ -97,8 +102,7 @@ class QuantizedLinear(nn.Linear):
         scale, zero = self.scale, self.zero
         if self.scheme.activations == "dynamic":
             scale, zero = input_scale(x.amin(), x.amax())
-        integers = (torch.round(x / scale) + zero).clamp(0, LEVELS) - zero
-        out = F.linear(integers, weight) * (scale * weight_scale)
+        out = F.linear(steps_from_zero(x, scale, zero), weight) * (scale * weight_scale)
         return out if self.bias is None else out + self.bias
 
     def integers(self) -> IntegerWeight:

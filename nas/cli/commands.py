@@ -79,8 +79,8 @@ COMMANDS: dict[str, Command] = {
     "report": Command(
         summary="Write the report of a run.",
         description=(
-            "Write report.html of a run whose front was exported, also while another command "
-            "works on it. It is one file and needs no network."
+            "Write report.html of a run, as far as it has come, also while another command works "
+            "on it. It is one file and needs no network."
         ),
         example="nas report runs/digits",
         handler="nas.cli.stages:report",

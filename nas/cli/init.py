@@ -29,7 +29,8 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"{path} exists and is kept; name another file with --output")
     if not path.absolute().parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it first")
-    write_text(path, text)
+    # Its comments name the file that it is.
+    write_text(path, text.replace(f"nas run {arguments.task}.yaml", f"nas run {path}"))
     return {"configuration": str(path), "next": f"nas run {path}"}
 
 

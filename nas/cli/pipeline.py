@@ -19,12 +19,14 @@ __all__ = ["export_best", "export_front", "measure", "report", "run_all", "searc
 
 
 def report(run: Run) -> dict[str, Any]:
-    """Write the report, the front as CSV and its picture."""
+    """Write the report; of a front that was exported the CSV and the picture too."""
     from reports import write_csv, write_front_svg, write_report
 
     directory = run.directory
     suffix = "" if directory.is_first_device else run.device
     write_report(directory.path, directory.report, suffix)
+    if not directory.front.exists():  # the run is not finished, as the report says
+        return {"report": short(directory.report)}
     write_csv(directory.path, directory.front_csv, suffix)
     picture: Path = directory.report.with_suffix(".svg")
     write_front_svg(directory.path, picture, suffix)

@@ -54,7 +54,9 @@ def export(arguments: argparse.Namespace) -> Summary:
         return _stage(arguments, "export_front")
     output = Path(arguments.output or "best.onnx")
     if output.suffix != ".onnx":
-        raise UserError(f"--output {output} does not end with .onnx; write {output}.onnx, say")
+        raise UserError(
+            f"--output {output} does not end with .onnx; write {output.with_suffix('.onnx')}, say"
+        )
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
     with _opened(arguments) as (run, pipeline):

@@ -132,6 +132,12 @@ class Config(Section):
                 f"space.patch_size is {space.patch_size}, which does not divide task.image_size "
                 f"{task.image_size}; change one of them"
             )
+        for name, pixels in (("shift", task.augment.shift), ("cutout", task.augment.cutout)):
+            if pixels is not None and pixels >= task.image_size:
+                raise ValueError(
+                    f"task.augment.{name} is {pixels:g} pixels, but task.image_size is "
+                    f"{task.image_size}, so that nothing of an image is left; lower it"
+                )
         for name, workload in self.workloads.items():
             if workload.sequence is not None or workload.past:
                 raise ValueError(

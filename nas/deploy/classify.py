@@ -105,11 +105,14 @@ def main(arguments: list[str]) -> None:
         raise SystemExit("usage: python classify.py MODEL.onnx IMAGE [IMAGE ...]")
     try:
         classify = Classifier(arguments[0])
-        for image in arguments[1:]:
-            shares = list(classify(image).items())[:3]
-            print(f"{image}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares))
     except OSError as error:
         raise SystemExit(f"classify.py: {error}; the model needs its .json beside it") from None
+    for image in arguments[1:]:
+        try:
+            shares = list(classify(image).items())[:3]
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"classify.py: {image} cannot be read: {error}") from None
+        print(f"{image}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares))
 
 
 if __name__ == "__main__":

@@ -111,14 +111,14 @@ class Generator:
 
 def main(arguments: list[str]) -> None:
     """Print a prompt with its continuation."""
-    if len(arguments) not in (2, 3):
+    if len(arguments) not in (2, 3) or not all(word.isdigit() for word in arguments[2:]):
         raise SystemExit("usage: python generate.py MODEL.onnx PROMPT [TOKENS]")
     model, prompt, *tokens = arguments
     try:
         generate = Generator(model)
-        print(prompt + generate(prompt, tokens=int(tokens[0]) if tokens else 100))
     except OSError as error:
         raise SystemExit(f"generate.py: {error}; the model needs its .json beside it") from None
+    print(prompt + generate(prompt, tokens=int(tokens[0]) if tokens else 100))
 
 
 if __name__ == "__main__":

@@ -304,9 +304,20 @@ def export_best(run: Run, bound: str, output: Path) -> dict[str, Any]:
     return {
         "file": str(output),
         "subnet": entry,
+        **_in_short(entry),
         "script": str(output.with_name(companions["script"])),
         "failed_measurements": failed,
     }
+
+
+def _in_short(entry: Mapping[str, Any]) -> dict[str, float]:
+    """What a subnet is worth and costs, for the end of a command."""
+    quality = entry["quality"]
+    found = {f"test_{quality['metric']}": quality["export_test"]}
+    for name, workload in entry["workloads"].items():
+        median = workload["measured_ms"]["median"]
+        found |= {f"{name}_ms": workload["predicted_ms"] if median is None else median}
+    return found
 
 
 def _measured(run: Run, objective: str) -> dict[Architecture, float]:

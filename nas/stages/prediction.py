@@ -133,8 +133,13 @@ class Prediction:
             UserError: There is none.
         """
         device = self.run.config.latency.source
-        path = self.run.directory.of_device(str(device)).table
-        if device is None or device == self.run.device or not path.exists():
+        if device is None:
+            raise UserError(
+                "latency.predictor is transfer, which starts from another device's table; name it "
+                "with latency.source=DEVICE"
+            )
+        path = self.run.directory.of_device(device).table
+        if device == self.run.device or not path.exists():
             raise UserError(
                 f"latency.source {device} is no other device with a table in this directory; "
                 "run `nas measure --device SOURCE` first, then name it with latency.source=SOURCE"

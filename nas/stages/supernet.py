@@ -17,6 +17,7 @@ from nas.interruption import deferred
 from nas.progress import progress
 from nas.run import Run
 from nas.tasks import SplitName, Task, build_task
+from nas.tasks.guessing import no_better_than_guessing
 from search_spaces import Architecture, TransformerSpace, UserError, space_from_json
 from search_spaces.schemes import later_versions
 from supernet.checkpoint import load_supernet, load_weights, save_supernet
@@ -160,6 +161,9 @@ def train(run: Run) -> dict[str, Any]:
         lambda arch: evaluate(model, task, arch, "validation"),
         quality=task.quality,
     )
+    largest = rows[-1]
+    if (warning := no_better_than_guessing(task, largest["name"], largest["metrics"])) is not None:
+        warnings.append(warning)
     for warning in warnings:
         run.console.print(warning, style="bold red")
     info = {

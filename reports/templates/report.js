@@ -207,7 +207,7 @@
       line: { color: colour(tone), width: 1.75, dash }, hovertemplate: "step %{x}: %{y:.3f}" });
     const values = at.largest.concat(at.smallest, at.random);
     draw("training-figure", [curve("largest", "largest (labels)", "measured", "solid"),
-      curve("random", "random (distilled)", "third", "dot"), curve("smallest", "smallest (distilled)", "predicted", "dash"),
+      curve("random", `random (${at.students})`, "third", "dot"), curve("smallest", `smallest (${at.students})`, "predicted", "dash"),
     ].filter((one) => one.y.some(known)), layout({ hovermode: "x unified",
       xaxis: axis("step"), yaxis: axis("loss (nats)", wantsLog(values) ? logTicks(values, short) : {}) }));
   }

@@ -289,8 +289,15 @@ def test_predictors_are_compared(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "1 rows of 2 columns; give 14 columns"),
+        ("a,latency\n1,2\n", "1 rows of 2 columns; give 2 columns, as in the header, and at le"),
+        ("a,b,latency\n" + "1,2\n" * 30, "30 rows of 2 columns; give 3 columns, as in the head"),
         ("a,b\n1,x\n", "not a CSV of numbers"),
+        ("a,b\n1,\n", "not a CSV of numbers"),
+        ("a,b\n1,2\n", "the header 'a, b' must name each column, and begin the names of latenc"),
+        ("a,a,latency\n1,2,3\n", "the header 'a, a, latency' must name each column"),
+        ("1," * 13 + "1\n" + "2," * 13 + "2\n", "must name each column"),
+        ("a,latency\n1,2\n" + "nan,2\n" * 30, "row 2: a nan is not finite; leave the row out"),
+        ("a,latency\n" + "1,2\n" * 30 + "1,-2", "row 31: the latency -2 is not above 0; leave"),
         (None, "no CSV there"),
     ],
 )
@@ -303,6 +310,34 @@ def test_a_bad_data_set_is_one_line(tmp_path, capsys, text, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_size_too_small_is_one_line(tmp_path, capsys):
+    write_csv(tmp_path / "a.csv", 3.0)
+    with pytest.raises(SystemExit) as end:
+        predictors.main([*f"{tmp_path} --sizes 2 --workers 1 --mlp-seeds 0".split()])
+    assert end.value.code == 2
+    assert "--sizes 2: give 5 or more" in capsys.readouterr().err
+
+
+def test_files_of_other_columns_and_few_rows(tmp_path, monkeypatch, capsys):
+    """Repeated rows, constant columns, a deviation that is not known, and no pair to transfer."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "out")
+    rng = np.random.default_rng(0)
+    depth, width = rng.integers(1, 9, 24), rng.choice([64, 128, 256], 24)
+    lines = [f"{d},3,{w},{d * (1 + w / 100)},nan" for d, w in zip(depth, width, strict=True)]
+    header = "depth,idle,width,latency_ms,latency_std"
+    (tmp_path / "few.csv").write_text("\n".join([header, *lines, *lines[:3]]))
+    write_csv(tmp_path / "hat.csv", 3.0)
+    options = "--sizes 10 20 1600 --seeds 1 --mlp-seeds 1 --mlp-steps 2 --workers 1"
+    predictors.main([str(tmp_path), *options.split()])
+    shown = capsys.readouterr().out
+    assert "known" not in shown
+    found = json.loads((tmp_path / "out" / "predictors.json").read_text())
+    learned = {(r["data"], r["method"], r["size"]): r["mape"] for r in found["learning"]}
+    assert learned["few", "ours", 20] < 0.05
+    assert ("few", "hat", 21) in learned
+    assert found["transfer"] == []
 
 
 def test_counting_leaves_no_trace(monkeypatch):

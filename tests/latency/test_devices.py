@@ -124,6 +124,25 @@ def test_affinity_on_a_system_that_pins_nothing() -> None:
         backend.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("backend", "there", "message"),
+    [
+        ("torch", {"numpy": None}, "numpy is not installed; pip install numpy"),
+        ("onnxruntime", {"onnxruntime": "1.20.1"}, "1.20.1 of this host is too old for these mod"),
+        ("onnxruntime", {"onnxruntime": "1.23.0rc1"}, None),
+    ],
+)
+def test_a_runtime_that_is_not_enough(
+    backend: str, there: dict[str, str | None], message: str | None
+) -> None:
+    opened = open_backend(DeviceProfile(name="t", backend=backend))
+    here = dict(opened.place.describe())
+    packages = {**here["packages"], **there}
+    opened.place._description = {**here, "packages": packages}  # type: ignore[attr-defined]
+    lacking = opened.missing()
+    assert lacking is None if message is None else message in str(lacking)
+
+
 def test_what_cannot_be_prepared_is_told() -> None:
     here = host_facts.describe()
     board = {**here, "temperatures_c": {"zone": 50.0}, "governors": ["performance"]}
@@ -162,7 +181,7 @@ def test_a_fingerprint_tells_the_options(backend: str, keys: dict[str, Any]) -> 
     profile = DeviceProfile(name="x", backend=backend, **keys)
     opened = open_backend(profile)
     here = opened.place.describe()
-    there = {**here, "packages": dict.fromkeys(host_facts.RUNTIMES, "1.0"), "cpus": [0, 1]}
+    there = {**here, "packages": dict.fromkeys(host_facts.PACKAGES, "9.0"), "cpus": [0, 1]}
     opened.place._description = there  # type: ignore[attr-defined] # as if all were installed
     fingerprint = opened.fingerprint()
     contract.check_keys_of(profile, fingerprint)

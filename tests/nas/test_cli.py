@@ -132,7 +132,10 @@ def test_export_of_one_subnet(pipeline, capsys):
     ("arguments", "expected"),
     [
         (["--output", "a.onnx"], "--output a.onnx belongs to --best; the front goes to"),
-        (["--best", "b", "--output", "a.pt"], "--output a.pt does not end with .onnx; write"),
+        (
+            ["--best", "b", "--output", "a.pt"],
+            "--output a.pt does not end with .onnx; write a.onnx",
+        ),
         (["--best", "b", "--output", "no/a.onnx"], "--output no/a.onnx: there is no folder no;"),
     ],
 )

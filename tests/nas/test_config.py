@@ -261,6 +261,11 @@ def test_a_run_directory_is_a_configuration(images):
             "task.image_size 8; change one of them",
         ),
         (
+            "task.augment.shift=8",
+            "my.yaml with the command line: task.augment.shift is 8 pixels, but task.image_size "
+            "is 8, so that nothing of an image is left; lower it",
+        ),
+        (
             "space.family=decoder",
             "my.yaml with the command line: space.family is decoder, but task.kind "
             "image-classification needs vit; leave space.family out",

@@ -90,6 +90,10 @@ def test_images_are_fed_as_in_training(tmp_path, library, photos, channels):
     shares = classify(files[0])
     assert list(shares) == [task.record["classes"][i] for i in np.argsort(-logits[0])]
     assert sum(shares.values()) == pytest.approx(1)
+    (tmp_path / "bad.png").write_text("no image")
+    done = run(tmp_path, "classify.py", "s00.onnx", "bad.png")
+    assert done.stderr.startswith("classify.py: bad.png cannot be read: ")
+    assert len(done.stderr.splitlines()) == 1
     done = run(tmp_path, "classify.py", "s00.onnx", str(files[0]))
     best = next(iter(shares))
     assert done.stdout.startswith(f"{files[0]}: {best} {100 * shares[best]:.1f} %"), done.stderr

@@ -109,3 +109,10 @@ def test_a_template_and_its_example_search_the_same_space(task, example):
             for config in (template, shipped)
         )
         assert ours == theirs
+
+
+def test_the_comments_name_the_file_that_was_asked_for(capsys):
+    main(["init", "images", "--output", "mine.yaml"])
+    text = Path("mine.yaml").read_text(encoding="utf-8")
+    assert "nas run mine.yaml" in text
+    assert "images.yaml" not in text

@@ -237,8 +237,8 @@ def test_front_json_is_as_documented(name, request):
     exported = sorted(path.name for path in (directory / "exports").iterdir())
     names = [subnet["name"] for subnet in front["subnets"]]
     script = {"digits": "classify.py", "text": "generate.py"}[name]
-    models = [f"{stem}.{kind}" for stem in names for kind in ("onnx", "json")]
-    assert exported == sorted([script, *models])
+    assert front["script"] == f"exports/{script}"
+    assert exported == sorted([script, *(f"{n}.{s}" for n in names for s in ("onnx", "json"))])
 
 
 @pytest.mark.parametrize("name", ["digits", "text"])
@@ -561,6 +561,9 @@ def test_export_of_the_best_within_a_bound(copied, capsys):
     summary = json.loads(capsys.readouterr().out)
     lowest = min(found["evaluated"][i]["values"][0] for i in found["front"])
     assert summary["subnet"]["values"][0] == lowest
+    quality = summary["subnet"]["quality"]
+    assert summary["test_accuracy"] == quality["export_test"]
+    assert summary["latency_ms"] == summary["subnet"]["measured_latency_ms"]["median"]
     how = load(Path("best.json"))
     assert how["subnet"]["architecture"] == summary["subnet"]["architecture"]
     assert how["model"] == "best.onnx"

@@ -56,6 +56,15 @@ def test_ten_rows_of_which_some_were_slow_are_enough():
     assert np.mean(errors) < 0.05
 
 
+def test_wide_errors_are_not_taken_for_a_device_that_was_slow():
+    unseen, truth = measured(500, seed=1, noise=0.0)
+    ratios = []
+    for seed in range(8):
+        x, y = measured(25, seed=70 + seed, noise=0.1)
+        ratios.append(np.mean(LatencyPredictor().fit(x, y).predict(unseen)[0] / truth))
+    assert abs(np.mean(ratios) - 1) < 0.05
+
+
 @pytest.mark.parametrize("rows", [10, 60])
 def test_nine_of_ten_lie_within_the_interval(rows):
     covered = []
@@ -73,6 +82,29 @@ def test_features_without_a_number_of_layers():
     y = 5 + x[:, 0] + 2 * x[:, 1] * x[:, 2]
     mean, _ = LatencyPredictor().fit(x[:80], y[:80]).predict(x[80:])
     assert mape(mean, y[80:]) < 0.02
+
+
+def test_many_widths_that_all_matter():
+    """No number of layers, eight widths, ten rows: a mean over the rows is 17 % off."""
+    errors = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x = rng.choice([128.0, 256.0, 384.0, 512.0, 768.0], (210, 8))
+        y = 2 + np.sum(1e-3 * x + 2e-6 * x**2, axis=1)
+        mean, _ = LatencyPredictor().fit(x[:10], y[:10]).predict(x[10:])
+        errors.append(mape(mean, y[10:]))
+    assert np.mean(errors) < 0.08
+
+
+def test_stages_with_a_number_of_layers_each():
+    errors = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(2, 5, (230, 5)).astype(float)
+        y = 4 + x @ [2.0, 3.0, 4.0, 5.0, 6.0]
+        mean, _ = LatencyPredictor().fit(x[:15], y[:15]).predict(x[15:])
+        errors.append(mape(mean, y[15:]))
+    assert np.mean(errors) < 0.005
 
 
 def another_device(count, seed):

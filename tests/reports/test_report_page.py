@@ -111,8 +111,11 @@ def test_training_says_what_subnets_learn_from(vit, tmp_path, distillation, capt
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["training"] = {**config.get("training", {}), "distillation": distillation}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    text = Page(render(load_run(run))).text
+    parsed = Page(render(load_run(run)))
+    text = parsed.text
     assert caption in text
+    students = "labels" if distillation == "none" else "distilled"
+    assert parsed.figures["training"]["students"] == students
     assert ("in-place distillation" in text) == (distillation == "kl")
 
 
@@ -195,6 +198,54 @@ def test_each_missing_file_is_named(vit):
 
 
 @pytest.mark.usefixtures("_small")
+def test_a_run_that_is_not_finished_is_shown_as_far_as_it_is(vit):
+    evaluated = len(read(vit, "search")["evaluated"])
+    for gone, next_stage, shown in (
+        ("front", "nas export comes next", f"out of {evaluated} evaluated"),
+        ("search", "nas search comes next", "40 rows, quick protocol"),
+        ("table", "nas measure makes the latency table", "No warnings"),
+        ("supernet", "nas train goes on with the training", "4000 steps"),
+    ):
+        (vit / f"{gone}.json").unlink()
+        parsed = Page(render(load_run(vit)))
+        assert parsed.open == []
+        assert f"This run is not finished: {next_stage}" in parsed.text
+        assert shown in parsed.text
+        assert f"There is no {gone}.json in this run directory" in parsed.text
+        assert "The front is empty" not in parsed.text
+        assert (parsed.figures["front"] is None) == (gone != "front")
+    (vit / "training.jsonl").unlink()
+    with pytest.raises(UserError, match=r"front\.json does not exist, .*; start with nas run"):
+        load_run(vit)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_front_of_an_earlier_search_is_told(vit):
+    search = read(vit, "search")
+    found = [point["architecture"] for point in search["evaluated"]]
+    exported = [found.index(one["architecture"]) for one in read(vit, "front")["subnets"]]
+    for selected, told in ((exported, False), (exported[1:], True)):
+        write(vit, "search", search | {"selected": selected})
+        text = Page(render(load_run(vit))).text
+        assert ("made anew since these subnets were exported" in text) is told
+
+
+@pytest.mark.usefixtures("_small")
+def test_how_a_subnet_is_used(vit, lm):
+    assert "Use one of them" not in Page(render(load_run(vit))).text  # an older run: no script
+    for run, script, told in ((vit, "classify.py", "0.3, 0.4"), (lm, "generate.py", "Generator")):
+        write(run, "front", read(run, "front") | {"script": f"exports/{script}"})
+        splits = read(run, "splits")
+        fed = {"normalisation": {"mean": [0.3, 0.4, 0.5], "std": [1, 1, 1]}}
+        write(run, "splits", splits | fed | {"image_size": 8, "channels": 3})
+        text = Page(render(load_run(run))).text
+        assert f"python exports/{script} exports/s" in text
+        assert told in text
+    write(vit, "splits", read(vit, "splits") | {"normalisation": None})
+    assert "Use one of them" not in Page(render(load_run(vit))).text
+
+
+@pytest.mark.usefixtures("_small")
 def test_supernet_warnings_are_loud(vit):
     write(vit, "supernet", read(vit, "supernet") | {"warnings": ["uniform-3 is worse <b>"]})
     parsed = Page(render(load_run(vit)))
@@ -251,7 +302,7 @@ def test_second_device_of_a_directory(vit, tmp_path):
     write(vit, "front.cpu-1t", front)
     write_report(vit, tmp_path / "report.cpu-1t.html", "cpu-1t")
     assert "on cpu-1t" in Page((tmp_path / "report.cpu-1t.html").read_text()).text
-    with pytest.raises(UserError, match=r"front\.pi\.json: no such file"):
+    with pytest.raises(UserError, match=r"front\.pi\.json does not exist, .*; start with nas run"):
         write_report(vit, tmp_path / "x.html", "pi")
 
 
