@@ -107,7 +107,8 @@ def test_laws_of_a_search_with_fidelities(budget, costs, scale, bounded, batch, 
     assert budget - 1 < spent <= budget + 1e-6
 
 
-@pytest.mark.parametrize("name", ["ctaea", "guided", "nsga2", "random"])
+# Not `guided`: what it wants to see here, it promotes.
+@pytest.mark.parametrize("name", ["ctaea", "nsga2", "random"])
 def test_exact_looks_leave_only_dominated_ones_behind(name):
     fidelity = Fidelity(evaluate=looking(0.0), cost=0.25)
     result = search(SPACE, full, cost, 40, name, population=12, fidelities=[fidelity])
