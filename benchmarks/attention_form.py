@@ -10,14 +10,13 @@ sessions are kept under runs/benchmarks/attention_form/.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.int8_pays import SCHEME, configuration
+from benchmarks.int8_pays import SCHEME, arguments, configuration
 from benchmarks.quantization import EXAMPLES
 from benchmarks.results import FOLDER, number, percent, table, write_results
 from latency.artifact import Artifact, build_artifact
@@ -42,14 +41,7 @@ SCHEMES = (FULL, SCHEME)
 
 def main() -> int:
     """Measure, and print a table for each example."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--example", action="append", choices=tuple(EXAMPLES), dest="examples")
-    parser.add_argument("--mode", choices=("quick", "standard"), default="quick")
-    parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
-    parser.add_argument("overrides", nargs="*", help="KEY=VALUE of every configuration")
-    options = parser.parse_args()
+    options = arguments(__doc__)
     found = {}
     for name in options.examples or EXAMPLES:
         found[name] = compare(configuration(name, options, FOLDER / "attention_form"))

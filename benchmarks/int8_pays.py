@@ -36,14 +36,7 @@ WIDTHS = {"attention": "heads", "ffn": "ffn"}
 
 def main() -> int:
     """Measure, and print a table for each example."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--example", action="append", choices=tuple(EXAMPLES), dest="examples")
-    parser.add_argument("--mode", choices=("quick", "standard"), default="quick")
-    parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
-    parser.add_argument("overrides", nargs="*", help="KEY=VALUE of every configuration")
-    options = parser.parse_args()
+    options = arguments(__doc__)
     found = {}
     for name in options.examples or EXAMPLES:
         with Run.open(configuration(name, options)) as run:
@@ -54,6 +47,18 @@ def main() -> int:
     path = write_results("int8_pays", found)
     print(f"\n{path}", file=sys.stderr)
     return 0
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """What this benchmark and its like are told."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--example", action="append", choices=tuple(EXAMPLES), dest="examples")
+    parser.add_argument("--mode", choices=("quick", "standard"), default="quick")
+    parser.add_argument("--smoke", action="store_true", help="tiny networks: does it run?")
+    parser.add_argument("overrides", nargs="*", help="KEY=VALUE of every configuration")
+    return parser.parse_args()
 
 
 def configuration(
