@@ -11,10 +11,7 @@ sessions are kept under runs/benchmarks/attention_form/.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks.int8_pays import SCHEME, arguments, configuration
 from benchmarks.quantization import EXAMPLES
@@ -29,11 +26,10 @@ from latency.statistics import mean_interval
 from nas.config import Config
 from nas.progress import progress
 from nas.run import Run
-from nas.stages.device_lab import DeviceLab, told
+from nas.stages.device_lab import DeviceLab, random_supernet, told
 from nas.stages.supernet import build_space
 from search_spaces import Workload
 from search_spaces.schemes import FULL
-from supernet.families import build_supernet
 from supernet.parts import Network
 
 SCHEMES = (FULL, SCHEME)
@@ -57,11 +53,7 @@ def compare(config: Config) -> list[dict[str, Any]]:
     rows = []
     with Run.open(config) as run:
         lab = DeviceLab(run, build_space(config))
-        torch.manual_seed(0)
-        supernet = build_supernet(lab.space).eval()
-        plain, _ = supernet.build_plain(lab.space.smallest)
-        inputs = whole_inputs(plain.network(), lab.space.default_workload)
-        supernet.calibrate(list(inputs.values())[:1], rounding="nearest")
+        supernet = random_supernet(lab.space)
         for workload, load in lab.workloads.items():
             pairs = {}
             for scheme in SCHEMES:
@@ -107,7 +99,7 @@ def _artifact(
     """A network's file in one of the two forms."""
     feeds = whole_inputs(network, load)
     model = lab.library.assemble(network, {"name": name}, onnx_attention=onnx_attention)
-    path = Path(lab.folder) / "forms" / f"{name}.onnx"
+    path = lab.folder / "forms" / f"{name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, model.SerializeToString())
     values = network.run(feeds)

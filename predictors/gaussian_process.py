@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 Groups = NDArray[np.int64]
 
 _BIAS = 1.0
-_PARTS = np.array([0.3, 0.1, 0.4, 0.05, 0.05])
-_SHARED_PARTS = np.array([0.1, 0.03])
+PARTS = np.array([0.3, 0.1, 0.4, 0.05, 0.05])
+SHARED_PARTS = np.array([0.1, 0.03])
 """Variance of each part before anything was learned, in the order above; those that are shared."""
 _LEAST_NOISE = 1e-6
 _NOISES = np.array([1.0, 10.0, 1e3, 1e5])
@@ -78,16 +78,16 @@ class Weights:
     @property
     def shares(self) -> bool:
         """Whether layers share."""
-        return bool(self.parts[len(_PARTS) :].any())
+        return bool(self.parts[len(PARTS) :].any())
 
     def sharing(self) -> Weights:
         """The same, but layers share."""
-        parts = np.maximum(self.parts, np.append(np.zeros(len(_PARTS)), _SHARED_PARTS))
+        parts = np.maximum(self.parts, np.append(np.zeros(len(PARTS)), SHARED_PARTS))
         return replace(self, parts=parts)
 
     def apart(self) -> Weights:
         """The same, but each gene contributes for itself."""
-        parts = self.parts * (np.arange(len(self.parts)) < len(_PARTS))
+        parts = self.parts * (np.arange(len(self.parts)) < len(PARTS))
         return replace(self, parts=parts)
 
 
@@ -120,7 +120,7 @@ class GaussianProcess:
         self._present = np.bincount(groups, minlength=count) > 0
         if weights is None:
             weights = Weights(
-                parts=np.append(_PARTS, np.zeros(len(_SHARED_PARTS))),
+                parts=np.append(PARTS, np.zeros(len(SHARED_PARTS))),
                 groups=np.where(self._trend, 1.0, 0.3) * self._present,
                 noise=0.1,
             )

@@ -11,16 +11,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.gaussian_process import GaussianProcess, Inputs, Weights
+from predictors.gaussian_process import PARTS, SHARED_PARTS, GaussianProcess, Inputs, Weights
 
 Floats = NDArray[np.float64]
 
-_MEDIAN = np.log([0.3, 0.1, 0.4, 0.05, 0.05, 0.1, 0.03, 0.01, 1.0, 1.0])
+_MEDIAN = np.log([*PARTS, *SHARED_PARTS, 0.01, 1.0, 1.0])
 """Prior median, as logarithms: the variances of the parts, of noise, and the two reaches."""
 _WIDTH = np.array([1.5] * 7 + [2.0, 0.7, 0.7])
 """Prior deviation of these logarithms."""
-_PARTS, _NOISE = slice(0, 7), 7
-_SHARED = slice(5, 7)
+_NOISE = len(PARTS) + len(SHARED_PARTS)
 _GROUP_WIDTH = 1.0
 """Prior deviation of the logarithm of a group's variance."""
 _LEAST_NOISE = 1e-7
@@ -76,13 +75,11 @@ class ProbableWeights:
 
     def _weights(self, at: Floats, shared: bool) -> Weights:
         known = np.exp(_MEDIAN + _WIDTH * at[: len(_MEDIAN)])
-        parts = known[_PARTS].copy()
-        if not shared:
-            parts[_SHARED] = 0.0
-        return Weights(
-            parts=parts,
+        weights = Weights(
+            parts=known[:_NOISE],
             groups=np.exp(_GROUP_WIDTH * at[len(_MEDIAN) :]) * self._present,
             noise=float(known[_NOISE]) + _LEAST_NOISE,
             even=0.0,
             reaches=(float(known[-2]), float(known[-1])),
         )
+        return weights if shared else weights.apart()

@@ -115,14 +115,18 @@ class QualityPredictor:
 
     def _learned(self, inputs: Inputs, targets: Floats, start: Weights) -> Weights:
         """Weights with which layers share, if that surely predicts better; else without."""
-        found = []
-        for weights in (start.apart(), start.sharing()):
-            process = GaussianProcess(self._features.groups, weights)
-            process.learn(inputs, targets, _STEPS[1])
-            process.condition(inputs, targets)
-            found.append((float(process.log_density().sum()), process.weights))
-        (apart, alone), (shared, together) = found
+        apart, alone = self._fitted(inputs, targets, start.apart())
+        if inputs.sums.shape[1] == 0:  # no two genes are of one kind
+            return alone
+        shared, together = self._fitted(inputs, targets, start.sharing())
         return together if shared > apart + _SURE else alone
+
+    def _fitted(self, inputs: Inputs, targets: Floats, start: Weights) -> tuple[float, Weights]:
+        """Log density of all targets, left out one by one, and the weights that it is of."""
+        process = GaussianProcess(self._features.groups, start)
+        process.learn(inputs, targets, _STEPS[1])
+        process.condition(inputs, targets)
+        return float(process.log_density().sum()), process.weights
 
     def inputs(self, genes: Genes, known: Floats) -> Inputs:
         """What the process looks at, for choice indices `(k, d)`."""

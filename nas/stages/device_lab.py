@@ -27,7 +27,7 @@ from nas.run import Run
 from nas.stages.device_tables import DeviceTables
 from search_spaces import Architecture, TransformerSpace, UserError, Workload
 from search_spaces.schemes import later_versions
-from supernet.families import build_supernet
+from supernet.families import Supernet, build_supernet
 
 
 class DeviceLab:
@@ -165,6 +165,18 @@ def told(update: Update) -> Progress:
     return lambda done, total, line: update(done, f"{int(done)}/{total}: {line}")
 
 
+def random_supernet(space: TransformerSpace) -> Supernet:
+    """A supernet with random weights, always the same, whose subnets may have any policy."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        supernet = build_supernet(space)
+    if space.precision:
+        plain, _ = supernet.build_plain(space.smallest)
+        inputs = whole_inputs(plain.network(), space.default_workload)
+        supernet.calibrate(list(inputs.values())[:1], rounding="nearest")
+    return supernet
+
+
 def random_subnets(
     lab: DeviceLab, architectures: Mapping[str, Sequence[Architecture]]
 ) -> dict[str, list[Artifact]]:
@@ -174,13 +186,7 @@ def random_subnets(
         lab: The device that they are made for.
         architectures: By workload.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        supernet = build_supernet(lab.space)
-    if lab.space.precision:
-        plain, _ = supernet.build_plain(lab.space.smallest)
-        inputs = whole_inputs(plain.network(), lab.space.default_workload)
-        supernet.calibrate(list(inputs.values())[:1], rounding="nearest")
+    supernet = random_supernet(lab.space)
     artifacts: dict[str, list[Artifact]] = {name: [] for name in architectures}
     for name, chosen in architectures.items():
         workload = lab.workloads[name]
