@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.search.pareto import Floats, non_dominated
+
+Mask = npt.NDArray[np.bool_]
 
 _MARGIN = 0.1
 """The corner lies beyond the worst of the front by this share of the front's range."""
 _FAR = 100.0
-"""The worst of the front is at most so many times as far from the best as the median."""
+"""The worst is at most so many times as far from the best as the median."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +35,47 @@ class Box:
     def around(cls, values: Floats) -> Box:
         """A box a little larger than the front of some values `(n, m)`, n at least 1."""
         front = values[non_dominated(values)]
-        ideal, nadir = front.min(axis=0), front.max(axis=0)
-        # A failure that was given a large value must not make all others look alike.
-        middle = np.median(front, axis=0)
-        nadir = np.where(middle > ideal, np.minimum(nadir, ideal + _FAR * (middle - ideal)), nadir)
+        ideal, nadir = front.min(axis=0), _typical_worst(front)
         # One point alone spans nothing: all that was seen gives the scale.
         everything = values.max(axis=0) - ideal
         side = np.where(nadir > ideal, nadir - ideal, everything)
         side = np.where(side > 0, side, np.maximum(1.0, np.abs(ideal)))
         return cls(ideal=ideal, reference=np.where(nadir > ideal, nadir, ideal) + _MARGIN * side)
 
-    def reaching(self, corner: Floats) -> Box:
-        """The box with the worst corner moved out to `corner`, where it is not beyond already."""
-        return replace(self, reference=np.maximum(self.reference, corner))
+    @classmethod
+    def within(cls, values: Floats, feasible: Mask, ceilings: Floats) -> Box:
+        """A box around the front within the bounds that reaches out to the bounds.
+
+        The front that was found first says little of how far the front goes: both ends of the
+        sizes may be outside the bounds, and what is best within them near the bound on size. A
+        bound that nothing comes near is as far as the worst value.
+
+        Args:
+            values: All that is known, `(n, m)`, n at least 1.
+            feasible: Which of them are within the bounds, `(n,)`.
+            ceilings: The upper bound of each objective, `(m,)`; infinity without one.
+        """
+        everything = cls.around(values)
+        if not feasible.any():
+            return everything
+        worst = np.maximum(everything.reference, _typical_worst(values))
+        corner = np.where(np.isfinite(ceilings), np.minimum(worst, ceilings), -np.inf)
+        found = cls.around(values[feasible])
+        return replace(found, reference=np.maximum(found.reference, corner))
 
     def gains(self, values: Floats) -> Floats:
         """How far values `(*batch, m)` are better than the worst corner; 1 is the best one."""
         result: Floats = (self.reference - values) / (self.reference - self.ideal)
         return result
+
+
+def _typical_worst(values: Floats) -> Floats:
+    """The worst of every column of values `(n, m)`, shape `(m,)`, n at least 1.
+
+    A failure that was given a large value does not make all others look alike.
+    """
+    low, middle, high = values.min(axis=0), np.median(values, axis=0), values.max(axis=0)
+    return np.where(middle > low, np.minimum(high, low + _FAR * (middle - low)), high)
 
 
 def draw_directions(count: int, objectives: int, rng: np.random.Generator) -> Floats:

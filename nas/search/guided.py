@@ -121,8 +121,8 @@ class Guided:
             predictor.fit(genes, known, self._values[rows, column])
         violation = self._problem.violation(self._values)
         feasible = violation == 0
-        box = self._box(feasible)
         objectives = self._values.shape[1]
+        box = Box.within(self._values, feasible, self._problem.ceilings(objectives))
         inner = draw_directions(_INNER_DIRECTIONS, objectives, self._rng)
 
         def score(genes: Genes) -> Floats:
@@ -172,21 +172,6 @@ class Guided:
                     seen = int((there[:, gene] & (late[:, gene] == choice)).sum())
                     found.append((seen, -float(promise[best]), best))
         return np.asarray(rows[min(found)[2]], dtype=np.int64)
-
-    def _box(self, feasible: Mask) -> Box:
-        """Where improvements count: around the front within the bounds, and out to the bounds.
-
-        Both ends of the sizes may be outside the bounds; then the front that was found first says
-        little of how far the front within the bounds goes.
-        """
-        everything = Box.around(self._values)
-        if not self._problem.constraints or not feasible.any():
-            return everything
-        ceilings = self._problem.ceilings(self._values.shape[1])
-        corner = np.where(
-            np.isfinite(ceilings), np.minimum(everything.reference, ceilings), -np.inf
-        )
-        return Box.around(self._values[feasible]).reaching(corner)
 
     def _start(self, feasible: Mask) -> Genes:
         """Where the inner evolution starts: the front, mutants of it, what was good before."""
@@ -248,7 +233,8 @@ class Guided:
             gain[chosen] = -np.inf
             pick = int(np.argmax(gain))
             chosen.append(pick)
-            total += float(gain[pick])
+            # Where nothing is hoped for, the tie alone is left of a gain; that is no loss.
+            total += max(0.0, float(gain[pick]))
             np.maximum(best, reach[:, pick], out=best)
         self.expected_gain = total / before if before > 0 else None
         return np.array(chosen, dtype=np.int64)
