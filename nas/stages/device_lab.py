@@ -77,8 +77,11 @@ class DeviceLab:
         Raises:
             UserError: It is not at hand, and there is no table of it.
         """
+        known = self.profile.name in list_devices()
+        if known and (self.profile.transport == "local" or self.profile.host is not None):
+            _ = self.backend  # a mistake in the profile is no absence
         try:
-            if self.profile.name not in list_devices():
+            if not known:
                 raise UserError(f"device {self.profile.name} is known from an imported table only")
             self.backend.fingerprint()
         except UserError as error:

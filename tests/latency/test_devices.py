@@ -14,6 +14,7 @@ from latency.device_profile import DeviceProfile
 from latency.devices import BOARDS, builtin_devices, get_device, list_devices, obstacle
 from latency.doctor import doctor
 from latency.lease import device_lease
+from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.preparation import Preparation
 from latency.remote_profile import clean_device
 from latency.table_store import TableIdentity
@@ -168,8 +169,11 @@ def test_what_cannot_be_prepared_is_told() -> None:
 @pytest.mark.parametrize(
     ("backend", "keys"),
     [
-        ("onnxruntime", {"spinning": True, "options": {"arena": True, "depth": 3}, "threads": 2}),
-        ("onnxruntime", {"provider": "CUDAExecutionProvider"}),
+        ("onnxruntime", {"spinning": True, "threads": 2}),
+        (
+            "onnxruntime",
+            {"provider": "CUDAExecutionProvider", "options": {"arena": True, "depth": 3}},
+        ),
         ("torch", {"options": {"device": "cuda", "precision": "fp16", "cuda_graph": False}}),
         ("torch", {"options": {"mode": "compile"}}),
         ("tensorrt", {"options": {"precision": "fp16", "fp32_parts": ["head", "attention.*"]}}),
@@ -254,8 +258,27 @@ def test_options_of_a_backend() -> None:
     with pytest.raises(UserError, match=r"device t: option 'modus' .* cuda_graph, device, mode"):
         open_backend(wrong)
     assert obstacle(wrong) is not None
+    cuda = DeviceProfile(
+        name="c", provider="CUDAExecutionProvider", options={"use_tf32": True, "device_id": 1}
+    )
+    told = open_backend(cuda).fingerprint()["provider_options"]
+    assert told == '{"device_id": "1", "use_tf32": "1"}'
+
+
+def test_options_that_onnxruntime_ignores() -> None:
     cpu = DeviceProfile(name="c", options={"arena": True})
-    assert open_backend(cpu).fingerprint()["provider_options"] == '{"arena": "1"}'
+    line = "device c: option 'arena' of CPUExecutionProvider: it takes none, and ignores others; "
+    with pytest.raises(UserError, match=f"^{line}remove it$"):
+        open_backend(cpu)
+    assert obstacle(cpu) == f"{line}remove it"
+    (check,) = doctor(cpu)
+    assert (check.name, check.ok, check.message) == ("profile", False, f"{line}remove it")
+    # A table of an earlier version, which let them through, still tells how it was measured
+    old = dict(open_backend(replace(cpu, options={})).fingerprint())
+    keys = OnnxRuntimeBackend.keys_of({**old, "provider_options": '{"arena": "1"}'})
+    assert keys["options"] == {}
+    with pytest.raises(ValueError, match="mapping"):
+        OnnxRuntimeBackend.keys_of({**old, "provider_options": "[1]"})
 
 
 def test_boards_take_their_host_from_a_profile(tmp_path: Path) -> None:

@@ -397,3 +397,15 @@ def test_an_interrupted_table_is_usable(colleague, monkeypatch):
     table = load("runs/digits/table.json")
     assert "interpolated" not in [row["status"] for row in table["rows"]]
     assert table["interpolation"] == []
+
+
+def test_a_mistake_in_a_profile_is_no_absence(colleague, no_sessions, capsys):
+    """Else the stored table of a device would stand in for one that was only misspelt."""
+    assert main(["table", "import", "digits.yaml", "cpu.csv", "--device", "mine"]) == 0
+    Path("devices").mkdir()
+    Path("devices/mine.yaml").write_text("options: {use_arena: true}\n")
+    assert main(["measure", "digits.yaml", "--device", "mine"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "nas measure: device mine: option 'use_arena' of CPUExecutionProvider: it takes none, "
+        "and ignores others; remove it"
+    )
