@@ -71,7 +71,7 @@ def _import(directory: RunDirectory, file: Path, name: str | None) -> dict[str, 
         "device": device,
         "rows": len(entries),
         "new_rows": new,
-        "has_profile": device in list_devices(),
+        "has_profile": device in list_devices()[0],
     }
 
 

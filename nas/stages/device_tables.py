@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from latency.artifact import Artifact
-from latency.devices import list_devices
+from latency.devices import find_profile
 from latency.grid import plan
 from latency.measurement import Measurement
 from latency.protocol import PROTOCOL_VERSION
@@ -76,7 +76,7 @@ class DeviceTables:
     def _fits(self, identity: TableIdentity) -> bool:
         """Whether a table is of the device as its profile has it, where there is a profile."""
         profile = self.lab.profile
-        if profile.name not in list_devices():
+        if find_profile(profile.name) is None:
             return True
         told = identity.fingerprint
         return (

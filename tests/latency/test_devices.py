@@ -43,7 +43,7 @@ def test_own_profiles(tmp_path: Path) -> None:
     config.mkdir(parents=True)
     (config / "x.yaml").write_text("name: lab\n")
     assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
-    assert list(list_devices()) == [*builtin_devices(), "half", "lab"]
+    assert [*list_devices()[0]] == [*builtin_devices(), "half", "lab"]
     with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, .*half.*; add devices"):
         get_device("pi5")
 
@@ -97,11 +97,34 @@ def test_own_profiles(tmp_path: Path) -> None:
 )
 def test_bad_profiles(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "devices" / "bad.yaml").write_text(content)
+    (tmp_path / "devices" / "good.yaml").write_text("threads: 1\n")
+    profiles, broken = list_devices()
+    ((name, line),) = broken.items()
     with pytest.raises(UserError) as caught:
-        get_device("cpu")
-    assert message in str(caught.value)
-    assert str(caught.value).startswith("devices/bad.yaml")
-    assert "\n" not in str(caught.value)
+        get_device(name)
+    assert str(caught.value) == line
+    assert message in line
+    assert line.startswith("devices/bad.yaml")
+    assert "\n" not in line
+    # The others are as if it were not there
+    assert {*profiles} == {*builtin_devices(), "good"} - {name}
+    assert get_device("good").threads == get_device("cpu-1t").threads
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    folder = tmp_path / "devices"
+    (folder / "empty.yaml").write_text("")
+    (folder / "latin.yaml").write_bytes(b"host: caf\xe9\n")
+    (folder / "folder.yaml").mkdir()
+    (folder / "gone.yaml").symlink_to("nowhere")
+    (folder / "marked.yaml").write_bytes(b"\xef\xbb\xbfthreads: 1\n")  # as editors write it
+    profiles, broken = list_devices()
+    assert list(broken) == ["empty", "folder", "gone", "latin"]
+    assert broken["empty"].startswith("devices/empty.yaml holds no `key: value` lines")
+    assert broken["latin"].startswith("devices/latin.yaml is not readable: 'utf-8' codec")
+    assert broken["folder"].startswith("devices/folder.yaml is not readable: [Errno 21]")
+    assert broken["gone"].startswith("devices/gone.yaml is not readable: [Errno 2]")
+    assert profiles["marked"].threads == 1
 
 
 def test_a_precision_that_the_device_has_not() -> None:
@@ -291,7 +314,12 @@ def test_boards_take_their_host_from_a_profile(tmp_path: Path) -> None:
     assert profile.lease == "pi5.local"
     (tmp_path / "devices" / "second.yaml").write_text("name: raspberry-pi-5\n")
     with pytest.raises(UserError, match=r"taken by devices/raspberry-pi-5.yaml"):
-        get_device("cpu")
+        get_device("raspberry-pi-5")
+    # Nor is it the board without a host when its file is of no use
+    (tmp_path / "devices" / "second.yaml").unlink()
+    (tmp_path / "devices" / "raspberry-pi-5.yaml").write_text("hots: pi5.local\n")
+    with pytest.raises(UserError, match=r"'hots' is not one of .*; did you mean host\?"):
+        get_device("raspberry-pi-5")
 
 
 def test_doctor_and_clean_behind_ssh(device: Device) -> None:
