@@ -36,11 +36,14 @@ def load_run(directory: Path, device_suffix: str = "") -> RunData:
     tail = f".{device_suffix}.json" if device_suffix else ".json"
     front_path = directory / f"front{tail}"
     front = _load(front_path, Front)
-    search = _load(directory / f"search{tail}", Search)
+    search_path = directory / f"search{tail}"
+    if not search_path.exists():
+        search_path = directory / f"search-unfinished{tail}"
+    search = _load(search_path, Search)
     table = _load(directory / f"table{tail}", Table)
     training = tuple(_training(directory / "training.jsonl"))
     if search is not None:
-        _check_search(directory / f"search{tail}", search)
+        _check_search(search_path, search)
     config_path = directory / "config.yaml"
     config_text = _text(config_path)
     config = _yaml(config_path, config_text)

@@ -137,7 +137,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """`search.json`."""
+    """`search.json`, or `search-unfinished.json`."""
 
     objectives: list[str]
     bounds: list[str] = field(default_factory=list)
@@ -149,6 +149,8 @@ class Search:
     selected: list[int] = field(default_factory=list)
     """Those of the front that are to be exported; empty in older files."""
     references: list[Point] = field(default_factory=list)
+    finished: bool = True
+    """Whether it has used up its budget; what an unfinished one found may still be beaten."""
 
 
 @dataclass(frozen=True, kw_only=True)

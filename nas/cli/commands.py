@@ -94,7 +94,8 @@ COMMANDS: dict[str, Command] = {
             "your own are YAML files in ./devices or ~/.config/elastic-nas/devices, with the keys "
             "backend, threads, provider, spinning, options, precisions, workloads, affinity and "
             "prepare; for a device behind SSH also transport: ssh, host, port, user, identity, "
-            "known_hosts, python and folder. docs/latency.md explains them."
+            "known_hosts, python and folder. docs/latency.md explains them. The exit code is 2 "
+            "when one of these files cannot be used; the others can."
         ),
         example="nas devices",
         handler="nas.cli.devices:devices",

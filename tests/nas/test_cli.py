@@ -392,6 +392,19 @@ def test_devices(capsys, tmp_path, monkeypatch):
     assert listed[-1]["workloads"] == {"four": {"batch": 4}}
     for device in listed:
         assert device["reachable"] == (device["obstacle"] is None)
+    Path("devices/bad.yaml").write_text("thread: 1\n")
+    assert main(["devices"]) == 2
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[:-2:2]] == list(texts)
+    assert out[-2].split(maxsplit=1) == ["bad", "cannot be used"]
+    assert out[-1].strip().startswith("devices/bad.yaml: 'thread' is not one of name, backend")
+    assert main(["devices", "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["devices"] == listed
+    assert document["broken"] == [{"name": "bad", "message": out[-1].strip()}]
+    assert document["exit_code"] == 2
+    assert main(["doctor", "bad"]) == 2
+    assert capsys.readouterr().err.strip() == f"nas doctor: {out[-1].strip()}"
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])

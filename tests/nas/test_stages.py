@@ -775,6 +775,47 @@ def test_other_settings_of_the_training_are_refused(copied, capsys):
     assert contents(copied) == before
 
 
+def test_an_interrupted_search_is_reported(copied, monkeypatch):
+    before = load(copied / "search.json")
+    for name in ("search.json", "search-start.json", "front.json", "front.csv", "report.html"):
+        (copied / name).unlink()
+    with closing(connect(copied / "run.db")) as connection, connection:
+        connection.execute("DELETE FROM evaluations")
+    metrics, calls = nas.stages.supernet.TrainedSupernet.metrics, []
+
+    def interrupt(self, architectures, *rest):
+        calls.append(len(architectures))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return metrics(self, architectures, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nas.stages.supernet.TrainedSupernet, "metrics", interrupt)
+        assert main(["search", "digits.yaml"]) == 130
+    found = load(copied / "search-unfinished.json")
+    assert len(found["evaluated"]) == calls[0]
+    assert found["front"]
+    assert main(["report", "digits.yaml"]) == 0
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    assert f"{calls[0]} subnets are evaluated, what is shown is the best" in page
+    # It is for reports only, and goes when the search is done
+    assert main(["export", "digits.yaml"]) == 2
+    assert main(["search", "digits.yaml"]) == 0
+    assert not (copied / "search-unfinished.json").exists()
+    after = load(copied / "search.json")
+    assert len(after["evaluated"]) == after["budget"] == before["budget"]
+    assert after["evaluated"][: calls[0]] == found["evaluated"]
+
+
+def test_a_warm_up_of_over_half_of_the_steps_is_told(copied, capsys):
+    short = ["output=runs/short", "training.steps=4"]
+    assert main(["train", "digits.yaml", *short]) == 0
+    line = "training.warmup_steps is 5, over half of training.steps 4: the learning rate rises in 2"
+    assert line in capsys.readouterr().err
+    assert main(["train", "digits.yaml", *short]) == 0
+    assert "warmup_steps" not in capsys.readouterr().err
+
+
 def test_a_measurement_that_fails_is_told_by_the_exit_code(copied, monkeypatch, capsys):
     """Exit code 4: the front is there, without that latency."""
     with closing(connect(copied / "run.db")) as connection:

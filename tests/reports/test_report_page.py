@@ -220,6 +220,21 @@ def test_a_run_that_is_not_finished_is_shown_as_far_as_it_is(vit):
 
 
 @pytest.mark.usefixtures("_small")
+def test_a_search_that_is_not_finished_is_shown(vit):
+    search = read(vit, "search")
+    part = {**search, "finished": False, "evaluated": search["evaluated"][:9], "front": [2, 5]}
+    write(vit, "search-unfinished", part | {"selected": [2], "references": []})
+    assert f"{len(search['evaluated'])} evaluated" in Page(render(load_run(vit))).text
+    for gone in ("front", "search"):
+        (vit / f"{gone}.json").unlink()
+    parsed = Page(render(load_run(vit)))
+    assert "This run is not finished: 9 subnets are evaluated, what is shown is " in parsed.text
+    assert "2 not dominated so far (the search is not finished)" in parsed.text
+    assert len(parsed.figures["front"]["spare"]["text"]) == 2
+    assert len(parsed.figures["front"]["dominated"]["text"]) == 7
+
+
+@pytest.mark.usefixtures("_small")
 def test_a_front_of_an_earlier_search_is_told(vit):
     search = read(vit, "search")
     found = [point["architecture"] for point in search["evaluated"]]
