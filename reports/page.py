@@ -17,6 +17,7 @@ from reports.axes import axes, default_axes
 from reports.data import load_run
 from reports.figures import front_figure, latency_figure, training_figure
 from reports.front_svg import front_svg
+from reports.genes import gene_table
 from reports.policies import policy_table
 from reports.sensitivity_svg import sensitivity_svg
 from reports.shapes import limits
@@ -25,6 +26,8 @@ from reports.use import use
 
 _OPEN_ROWS = 12
 """A latency table with more rows than this is folded."""
+_OPEN_GENES = 24
+"""As are single genes, if they are more."""
 
 
 def write_report(directory: Path, output: Path, device_suffix: str = "") -> None:
@@ -64,6 +67,8 @@ def render(data: RunData) -> str:
             on_test=list(front_on_test.sentences(data.front, axes(data))),
             front_picture=Markup(front_svg(data)) if front_axes else "",
             cards=sections.cards(data, most),
+            gene_table=gene_table(data),
+            open_genes=_OPEN_GENES,
             use=use(data),
             most=most,
             policy_table=policy_table(data),
