@@ -119,6 +119,8 @@ class Front:
     device: Device
     objectives: list[str]
     subnets: list[FrontSubnet]
+    supernet: str = ""
+    """Hash of the supernet; "" in older files."""
     sensitivities: Sensitivities | None = None
     script: str | None = None
     """What runs the exports, from the run directory; None in older files."""
