@@ -16,6 +16,8 @@ from reports.page import asset, environment, policy
 from reports.shapes import describe, limits
 from reports.tables import Cell, Column
 
+Table = tuple[list[Column], list[list[Cell]]]
+
 
 def write_comparison(found: Comparison, output: Path) -> None:
     """Write the page.
@@ -41,6 +43,11 @@ def write_comparison(found: Comparison, output: Path) -> None:
     )
 
 
+def comparison_tables(found: Comparison) -> tuple[Table, Table]:
+    """The fronts, and the architectures that two runs know, for a terminal."""
+    return front_table(found), subnet_table(found)
+
+
 def corner(found: Comparison) -> str:
     """The corner of the hypervolume in words; "" where there is none."""
     values = zip(found.shared, found.corner, strict=False)
@@ -52,7 +59,7 @@ def _name(axis: Axis) -> str:
     return axis.label.removesuffix(" (validation)")
 
 
-def front_table(found: Comparison) -> tuple[list[Column], list[list[Cell]]]:
+def front_table(found: Comparison) -> Table:
     """A row for each front: what it is, and how it does beside the others."""
     columns = [Column(label="Run", numeric=False), Column(label="Protocol", numeric=False)]
     columns += [Column(label=label) for label in ("Subnets", "Hypervolume", "Leading")]
@@ -77,9 +84,7 @@ def front_table(found: Comparison) -> tuple[list[Column], list[list[Cell]]]:
     return columns, rows
 
 
-def subnet_table(
-    found: Comparison, *, with_shapes: bool = False
-) -> tuple[list[Column], list[list[Cell]]]:
+def subnet_table(found: Comparison, *, with_shapes: bool = False) -> Table:
     """A row for each architecture that two runs know: its name and latency in each of them."""
     workloads = list(found.subnets[0].latencies) if found.subnets else []
     labels = [front.label for front in found.fronts]
@@ -108,7 +113,7 @@ def _name_and_latency(name: str | None, latency: Latency | None) -> Cell:
     return Cell(text=" ".join(parts) or numbers.MISSING)
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def comparison_json(found: Comparison) -> dict[str, Any]:
     """What `nas compare --json` prints."""
     return {
         "objectives": [axis.id for axis in found.shared],

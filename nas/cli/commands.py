@@ -92,7 +92,7 @@ COMMANDS: dict[str, Command] = {
             "Draw the fronts of several runs, or of several devices of one run, into one page, "
             "with the hypervolume of each and the latency of the same subnet on each device. RUN "
             "is a run directory, which stands for all its devices, or a front.json or "
-            "front.DEVICE.json of one. What cannot be compared is left out, and it says why."
+            "front.DEVICE.json of one. What cannot be compared is left out, with the reason."
         ),
         example="nas compare runs/pi runs/server --output pi-or-server.html",
         handler="nas.cli.compare:compare",

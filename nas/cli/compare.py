@@ -17,20 +17,21 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: Nothing can be compared, or the page cannot be written.
     """
-    from reports import compare_page, comparison
+    import reports
 
     output = Path(arguments.output)
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
-    found = comparison.compare([Path(run) for run in arguments.runs])
-    compare_page.write_comparison(found, output)
+    found = reports.compare([Path(run) for run in arguments.runs])
+    reports.write_comparison(found, output)
     written = {"page": short(output.absolute())}
     if arguments.json:
-        return {**compare_page.as_json(found), **written}
-    _print(*compare_page.front_table(found))
+        return {**reports.comparison_json(found), **written}
+    fronts, subnets = reports.comparison_tables(found)
+    _print(*fronts)
     if found.subnets:
         print_text("The same subnet in several runs; ~ marks latencies that are predicted:")
-        _print(*compare_page.subnet_table(found))
+        _print(*subnets)
     for note in found.notes:
         print_text(note)
     return written

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nas.search import hypervolume
-from reports.compare_page import as_json, front_table, subnet_table, write_comparison
+from reports.compare_page import comparison_json, front_table, subnet_table, write_comparison
 from reports.compare_svg import fronts_svg
 from reports.comparison import MARGIN, compare
 from search_spaces.errors import UserError
@@ -167,7 +167,9 @@ def test_other_supernets_are_told(first, second):
 
 
 def test_mistakes(first, second, tmp_path):
-    with pytest.raises(UserError, match=r"front\.json: one front only; name another run, or run this"):
+    with pytest.raises(
+        UserError, match=r"front\.json: one front only; name another run, or run this"
+    ):
         compare([first, first / "front.json"])
     with pytest.raises(UserError, match=r"nix is no run directory and no front\.json; name"):
         compare([first, tmp_path / "nix"])
@@ -184,7 +186,7 @@ def test_tables_and_json(first, second):
     columns, rows = front_table(found)
     assert [column.label for column in columns][-2:] == ["Best error", "Best latency (ms)"]
     assert {len(row) for row in rows} == {len(columns)}
-    document = as_json(found)
+    document = comparison_json(found)
     assert document["objectives"] == ["error", "latency_ms"]
     assert document["fronts"][1]["hypervolume"] == found.fronts[1].hypervolume
     assert len(document["architectures"]) == len(found.subnets)
