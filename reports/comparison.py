@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from nas.run_directory import short
 from nas.search.pareto import hypervolume, non_dominated
 from reports.axes import Axis, axes, identity, place
 from reports.data import load_run
@@ -84,7 +83,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         UserError: There are less than two fronts, a file is missing or broken, or nothing of the
             fronts can be compared.
     """
-    files = list(dict.fromkeys(file for path in paths for file in _front_files(path)))
+    files = list({file.resolve(): file for path in paths for file in _front_files(path)}.values())
     if len(files) < 2:
         raise UserError(
             f"{', '.join(map(str, paths))}: one front only; name another run, or run this one "
@@ -92,7 +91,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         )
     loaded = [load_run(file.parent, file.stem.partition(".")[2]) for file in files]
     labels = [
-        f"{short(file.parent)} on {data.front.device.name}"
+        f"{file.parent} on {data.front.device.name}"
         for file, data in zip(files, loaded, strict=True)
     ]
     shared, notes = _shared(labels, loaded)
@@ -127,11 +126,11 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 def _front_files(path: Path) -> list[Path]:
     if path.is_file() and path.name.startswith("front.") and path.suffix == ".json":
-        return [path.resolve()]
+        return [path]
     if not path.is_dir():
         raise UserError(f"{path} is no run directory and no front.json; name one of these")
     found = [path / "front.json", *sorted(path.glob("front.*.json"))]
-    there = [file.resolve() for file in found if file.exists()]
+    there = [file for file in found if file.exists()]
     if not there:
         raise UserError(f"{path} has no front.json; nas run {path} makes it")
     return there
@@ -148,7 +147,8 @@ def _shared(labels: Sequence[str], loaded: Sequence[RunData]) -> tuple[tuple[Axi
             notes.append(f"{name} is not compared: it is no objective of {', '.join(without)}")
             continue
         axis = next(axis for axis in axes(loaded[0]) if axis.id == name)
-        if axis.kind == "latency" and not _is_one(_calls(loaded, name.removesuffix("_ms"))):
+        timed = [workload for workload in _workloads(loaded) if name.startswith(f"{workload}_")]
+        if not all(_is_one(_calls(loaded, workload)) for workload in timed):
             notes.append(f"{name} is not compared: the runs time different calls under this name")
         elif axis.kind == "quality" and not _is_one([_judged_on(data) for data in loaded]):
             notes.append(
