@@ -11,7 +11,7 @@ from latency.artifact import Artifact
 from latency.backends import BACKENDS
 from latency.database import connect
 from latency.device_profile import WITH_THREADS, DeviceProfile
-from latency.devices import get_device, list_devices
+from latency.devices import find_profile, get_device
 from latency.measurement import Measurement, precise, summarize
 from latency.protocol import PROTOCOL_VERSION
 from latency.session_effects import without_session_effects
@@ -29,9 +29,10 @@ def find_device(name: str, database: Path) -> DeviceProfile:
         database: The run database; it need not exist.
 
     Raises:
-        UserError: There is neither, or the table does not tell how it was measured.
+        UserError: There is neither, the profile's file is malformed, or the table does not tell
+            how it was measured.
     """
-    if name not in list_devices() and database.exists():
+    if find_profile(name) is None and database.exists():
         with closing(connect(database)) as connection:
             found = TableStore(connection).tables(name)
         if found:

@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from latency import host_facts
 from latency.backends import open_backend
@@ -58,51 +60,78 @@ def device_folders() -> list[Path]:
     return [Path("devices"), Path(config) / "elastic-nas" / "devices"]
 
 
-def list_devices() -> dict[str, DeviceProfile]:
-    """All profiles by name.
+def list_devices() -> tuple[dict[str, DeviceProfile], dict[str, str]]:
+    """All profiles by name, and of the names whose files are of no use, what is wrong.
 
-    Raises:
-        UserError: A file is malformed or two profiles share a name.
+    A name that two files have is of no use either: nobody knows which was meant.
     """
     profiles = builtin_devices()
     origins = {name: "the built-in one" for name in profiles if name not in BOARDS}
-    for folder in device_folders():
-        for path in sorted(folder.glob("*.yaml")):
-            profile = _read(path)
-            if profile.name in origins:
+    broken: dict[str, str] = {}
+    for path in (path for folder in device_folders() for path in sorted(folder.glob("*.yaml"))):
+        name, profile = path.stem, None
+        try:
+            content = _read(path)
+            name = _name(path, content)
+            profile = _profile(path, content)
+            if name in origins:
                 raise UserError(
-                    f"{path}: the device name {profile.name} is taken by "
-                    f"{origins[profile.name]}; rename one"
+                    f"{path}: the device name {name} is taken by {origins[name]}; rename one"
                 )
-            profiles[profile.name] = profile
-            origins[profile.name] = str(path)
-    return profiles
+        except UserError as error:
+            broken.setdefault(name, str(error))
+        if profile is not None and name not in origins:
+            profiles[name] = profile
+        origins.setdefault(name, str(path))
+    return {name: one for name, one in profiles.items() if name not in broken}, broken
+
+
+def find_profile(name: str) -> DeviceProfile | None:
+    """The profile called `name`; None where there is none.
+
+    Raises:
+        UserError: Its file is malformed, or two profiles share the name.
+    """
+    profiles, broken = list_devices()
+    if name in broken:
+        raise UserError(broken[name])
+    return profiles.get(name)
 
 
 def get_device(name: str) -> DeviceProfile:
     """The profile called `name`.
 
     Raises:
-        UserError: There is none; the message lists those that there are.
+        UserError: There is none, and the message lists those that there are; or see
+            `find_profile`.
     """
-    profiles = list_devices()
-    if name not in profiles:
+    profile = find_profile(name)
+    if profile is None:
         raise UserError(
-            f"device {name!r} is not one of {', '.join(sorted(profiles))}; "
+            f"device {name!r} is not one of {', '.join(sorted(list_devices()[0]))}; "
             f"add devices/{name}.yaml for one of your own"
         )
-    return profiles[name]
+    return profile
 
 
-def _read(path: Path) -> DeviceProfile:
-    """A profile; its name is the file's unless it gives one."""
+def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable: {' '.join(str(error).split())}") from None
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no `key: value` lines; see `nas devices --help`")
+    return content
+
+
+def _name(path: Path, content: Mapping[str, Any]) -> str:
+    """The name that a file gives, or the file's own."""
+    name = content.get("name", path.stem)
+    return name if isinstance(name, str) else path.stem
+
+
+def _profile(path: Path, content: Mapping[str, Any]) -> DeviceProfile:
     known = [one.name for one in fields(DeviceProfile)]
     for key in content:
         if key not in known:
@@ -110,7 +139,7 @@ def _read(path: Path) -> DeviceProfile:
             step = f"did you mean {near[0]}?" if near else "remove it"
             raise UserError(f"{path}: {key!r} is not one of {', '.join(known)}; {step}")
     try:
-        name = content.get("name", path.stem)
+        name = _name(path, content)
         board = vars(builtin_devices()[name]) if name in BOARDS else {}
         return DeviceProfile(**{"name": path.stem, **board, **content})
     except UserError as error:

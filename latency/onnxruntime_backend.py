@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 CPU = "CPUExecutionProvider"
 LEAST = (1, 23)
 """The first version that runs all of opset 23, in which models are; the anchor asks for less."""
+READ: Mapping[str, tuple[str, ...]] = {
+    CPU: (),
+    "AzureExecutionProvider": (),
+    "XnnpackExecutionProvider": ("intra_op_num_threads",),
+}
+"""Options of providers that ignore all others in silence; the rest refuse an unknown one."""
 
 
 class OnnxRuntimeBackend:
@@ -60,7 +66,18 @@ class OnnxRuntimeBackend:
             options: The provider's own options, as onnxruntime names them.
             spinning: Whether idle threads spin.
             place: Where sessions run; None is this host.
+
+        Raises:
+            UserError: The provider would ignore one of its options.
         """
+        read = READ.get(provider)
+        for name in options or {}:
+            if read is not None and name not in read:
+                allowed = f"only {', '.join(read)}" if read else "none"
+                raise UserError(
+                    f"option {name!r} of {provider}: it takes {allowed}, and ignores others; "
+                    "remove it"
+                )
         self.threads = threads
         self.provider = provider
         self.options = {name: _option(value) for name, value in (options or {}).items()}
@@ -97,10 +114,16 @@ class OnnxRuntimeBackend:
         Raises:
             KeyError, ValueError: It said no such thing.
         """
+        provider = fingerprint["provider"]
+        options = json.loads(fingerprint.get("provider_options", "{}"))
+        if not isinstance(options, dict):
+            raise ValueError("a mapping of provider_options")
+        read = READ.get(provider)
         return {
-            "provider": fingerprint["provider"],
+            "provider": provider,
             "spinning": fingerprint["spinning"] == "on",
-            "options": json.loads(fingerprint.get("provider_options", "{}")),
+            # Earlier versions let those through that a provider ignores
+            "options": {n: v for n, v in options.items() if read is None or n in read},
         }
 
     def missing(self) -> str | None:

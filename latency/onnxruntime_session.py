@@ -8,6 +8,7 @@ to the memory of the provider. So: transfers excluded, no allocation of outputs.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,11 @@ PACKAGES = {
     "OpenVINOExecutionProvider": "onnxruntime-openvino",
 }
 """Packages whose onnxruntime has a provider; CoreML is in that for macOS."""
+IDENTITY = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a"
+    "0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
+)
+"""An ONNX file of one `Identity`, to load a provider with."""
 
 
 class OnnxRuntime:
@@ -41,6 +47,53 @@ class OnnxRuntime:
                 f"{provider} is not in onnxruntime {onnxruntime.__version__}, which has "
                 f"{', '.join(available)}; {mend}choose another in the device profile"
             )
+        # Only a look: a mistake in the profile is told as such, not by every model
+        if provider != CPU and (request["options"] or not request["models"]):
+            self._try_provider()
+
+    def _try_provider(self) -> None:
+        """Load the provider with its options.
+
+        Raises:
+            Refused: It does not load, or does not know one of them.
+        """
+        provider, options = self.request["provider"], self.request["options"]
+        reason = self._refusal(options)
+        if reason is None:
+            return
+        if options and self._refusal({}) is None:
+            given = ", ".join(f"{name}: {value}" for name, value in options.items())
+            raise Refused(
+                f"{provider} does not take the options {given} ({reason}); correct or remove them "
+                "in the device profile"
+            )
+        raise Refused(
+            f"{provider} does not load ({reason}); install what it needs, or choose another in "
+            "the device profile"
+        )
+
+    def _refusal(self, options: Mapping[str, str]) -> str | None:
+        """Why the provider does not load with some options; None if it does."""
+        provider = self.request["provider"]
+        try:
+            session = self._open(IDENTITY, options)
+        except Exception as error:  # whatever the provider throws
+            return _reason(error)
+        if session.get_providers()[0] != provider:
+            return "it says no more"
+        known = session.get_provider_options().get(provider)
+        unknown = [name for name in options if known and name not in known]
+        if unknown:  # of those that tell what they have
+            return f"{unknown[0]} is not one of {', '.join(sorted(known))}"
+        return None
+
+    def _open(self, model: bytes, options: Mapping[str, str]) -> Any:
+        return onnxruntime.InferenceSession(
+            model,
+            sess_options=self._options(),
+            providers=[(self.request["provider"], dict(options))],
+            enable_fallback=0,  # else its error is printed, and the CPU takes all
+        )
 
     def load(self, path: Path, inputs: Mapping[str, Any]) -> OnnxModel:
         """See `Runtime`.
@@ -49,11 +102,7 @@ class OnnxRuntime:
             Rejected: The provider did not load, or took no node.
         """
         provider = self.request["provider"]
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(),
-            sess_options=self._options(),
-            providers=[(provider, self.request["options"])],
-        )
+        session = self._open(path.read_bytes(), self.request["options"])
         # onnxruntime falls back to the CPU in silence, for the whole model or node by node
         if session.get_providers()[0] != provider:
             raise Rejected(f"{provider} did not load; {session.get_providers()}")
@@ -122,6 +171,12 @@ class OnnxModel:
         start = time.perf_counter_ns()
         self.session.run_with_iobinding(self.bound)
         return time.perf_counter_ns() - start
+
+
+def _reason(error: Exception) -> str:
+    """What an error of onnxruntime says, without the place in its sources."""
+    text = re.sub(r"^\S+:\d+ .*?\)(?: const)? ", "", " ".join(str(error).split()))
+    return text[:200]
 
 
 def _memory(provider: str) -> str:

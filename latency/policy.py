@@ -96,7 +96,9 @@ class _Writer:
                 self.nodes.append(node)
                 continue
             layer = self.layers[arithmetic[0]]
-            if node.op_type != "MatMul" or used != [node.input[1]] or used[0] in self.upright:
+            # A weight of one number is the same both ways, and is found as it is
+            turned = used[0] not in self.upright or self.shapes[used[0]] == (1, 1)
+            if node.op_type != "MatMul" or used != [node.input[1]] or not turned:
                 raise RuntimeError(f"{used[0]} is a factor of {node.op_type}, not of a MatMul")
             assert isinstance(layer, QuantizedLinear)
             self._product(node, layer)

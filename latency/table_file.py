@@ -22,7 +22,7 @@ from latency.table_formats import Column, format_of
 from latency.table_store import SUBNET, StoredRow, TableIdentity
 from search_spaces.blocks import PRECISION, Workload
 from search_spaces.errors import UserError
-from search_spaces.schemes import SCHEMES
+from search_spaces.schemes import check_versioned
 
 SCHEMA = 1
 KINDS = ("fixed", "attention", "ffn", SUBNET)
@@ -218,8 +218,10 @@ def _check(found: Mapping[str, Any]) -> None:
         )
     for name, value in found["widths"].items():
         if name.startswith(PRECISION):
-            if value not in SCHEMES:
-                raise UserError(f"widths: {name} {value!r} is not one of {', '.join(SCHEMES)}")
+            try:
+                check_versioned(value)
+            except UserError as error:
+                raise UserError(f"widths: {name} {error}") from None
         elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"widths: {name} {value!r} is not a whole number of 1 or more")
     for name, value in found["fingerprint"].items():

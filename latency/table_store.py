@@ -105,7 +105,8 @@ class StoredRow:
     kind: str
     """`fixed`, `attention` or `ffn`; or `subnet`, measured whole."""
     widths: Mapping[str, int | str]
-    """Name and size of every width, schemes as `precision.PART`; of a subnet, its genes."""
+    """Name and size of every width; of a subnet, its genes. Schemes as `precision.PART`, with their
+    version (`search_spaces.schemes.with_version`)."""
     latency_ms: float
     low_ms: float | None
     high_ms: float | None

@@ -89,6 +89,11 @@ class RunDirectory:
         return self._of_device("search.json")
 
     @property
+    def search_unfinished(self) -> Path:
+        """The same of a search that is not done yet."""
+        return self._of_device("search-unfinished.json")
+
+    @property
     def search_start(self) -> Path:
         """How many evaluations were there when a search began."""
         return self._of_device("search-start.json")

@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.run_directory import short
-from reports.stages import Device, Front, RunData, Search, Supernet, Table, TrainingStep
+from reports.stages import Device, Front, Importance, RunData, Search, Supernet, Table, TrainingStep
 from search_spaces.errors import UserError
 
 SCHEMA = 1
@@ -36,11 +36,14 @@ def load_run(directory: Path, device_suffix: str = "") -> RunData:
     tail = f".{device_suffix}.json" if device_suffix else ".json"
     front_path = directory / f"front{tail}"
     front = _load(front_path, Front)
-    search = _load(directory / f"search{tail}", Search)
+    search_path = directory / f"search{tail}"
+    if not search_path.exists():
+        search_path = directory / f"search-unfinished{tail}"
+    search = _load(search_path, Search)
     table = _load(directory / f"table{tail}", Table)
     training = tuple(_training(directory / "training.jsonl"))
     if search is not None:
-        _check_search(directory / f"search{tail}", search)
+        _check_search(search_path, search)
     config_path = directory / "config.yaml"
     config_text = _text(config_path)
     config = _yaml(config_path, config_text)
@@ -140,6 +143,18 @@ def _check_search(path: Path, search: Search) -> None:
             raise UserError(
                 f"{short(path)}: front index {index} is not below {count}; search again"
             )
+    if search.importance is not None:
+        _check_importance(path, search.importance)
+
+
+def _check_importance(path: Path, found: Importance) -> None:
+    for kind, genes in found.kinds.items():
+        for shares in found.objectives.values():
+            there = kind in shares.kinds and set(genes) <= set(shares.genes)
+            if not (there and set(genes) <= set(found.choices)):
+                raise UserError(
+                    f"{short(path)}: importance lacks a gene of {kind}; run the search again"
+                )
 
 
 def _yaml(path: Path, text: str | None) -> dict[str, Any]:

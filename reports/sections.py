@@ -275,7 +275,14 @@ def _next_stage(data: RunData) -> str:
         return "nas train goes on with the training"
     if data.table is None:
         return "nas measure makes the latency table"
-    return "nas search comes next" if data.search is None else "nas export comes next"
+    if data.search is None:
+        return "nas search comes next"
+    if data.search.finished:
+        return "nas export comes next"
+    return (
+        f"{len(data.search.evaluated)} subnets are evaluated, what is shown is the best of these "
+        "so far, and nas search goes on"
+    )
 
 
 def _is_older(front: Front, search: Search) -> bool:

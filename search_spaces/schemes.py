@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from search_spaces.errors import UserError
+
 FULL: Final = "fp32"
 """The scheme that changes nothing."""
 
@@ -90,3 +92,30 @@ def later_versions(names: Iterable[str]) -> dict[str, int]:
     """Versions of those schemes that are not in their first: what a key of a store has to say."""
     versions = {name: SCHEMES[name].version for name in sorted(names)}
     return {name: version for name, version in versions.items() if version > 1}
+
+
+def with_version(name: str) -> str:
+    """What a table calls a scheme, so that rows of another version are not taken for its own.
+
+    A first version has the scheme's plain name: `w8a8`, then `w8a8 2`.
+    """
+    version = SCHEMES[name].version
+    return name if version == 1 else f"{name} {version}"
+
+
+def check_versioned(text: object) -> None:
+    """Check what a table calls a scheme: one of this or an earlier version.
+
+    Raises:
+        UserError: There is no such scheme, or no such version of it yet.
+    """
+    name, _, number = text.partition(" ") if isinstance(text, str) else ("", "", "")
+    if name not in SCHEMES:
+        raise UserError(f"{text!r} is not one of {', '.join(SCHEMES)}")
+    latest, version = SCHEMES[name].version, int(number) if number.isdecimal() else 0
+    if number and (version < 2 or f"{name} {version}" != text):
+        raise UserError(f"{text!r} is not {name} with a version, such as '{name} 2'")
+    if version > latest:
+        raise UserError(
+            f"{text!r} is of a later version than this one's {name} {latest}; upgrade elastic-nas"
+        )

@@ -14,10 +14,13 @@ from nas.cli.streams import print_text
 
 
 def devices(arguments: argparse.Namespace) -> dict[str, Any]:
-    """List the device profiles and which of them can be measured from here, or clean one up."""
+    """List the device profiles and which of them can be measured from here, or clean one up.
+
+    The summary's `ok` is False when a profile's file is of no use.
+    """
     if arguments.clean is not None:
         return _clean(get_device(arguments.clean))
-    profiles = list_devices()
+    profiles, broken = list_devices()
     with ThreadPoolExecutor(len(profiles)) as pool:  # a device that is off takes its time
         obstacles = dict(zip(profiles, pool.map(obstacle, profiles.values()), strict=True))
     if arguments.json:
@@ -25,14 +28,18 @@ def devices(arguments: argparse.Namespace) -> dict[str, Any]:
             "devices": [
                 {**_listed(profile), "reachable": not obstacles[name], "obstacle": obstacles[name]}
                 for name, profile in profiles.items()
-            ]
+            ],
+            "broken": [{"name": name, "message": line} for name, line in broken.items()],
+            "ok": not broken,
         }
-    width = max(len(name) for name in profiles)
+    width = max(len(name) for name in (*profiles, *broken))
     for name, profile in profiles.items():
         print_text(f"{name:<{width}}  {_describe(profile)}")
         state = (obstacles[name] or "reachable").removeprefix(f"device {name}: ")
         print_text(f"{'':<{width}}    {state}")
-    return {}
+    for name, line in broken.items():
+        print_text(f"{name:<{width}}  cannot be used\n{'':<{width}}    {line}")
+    return {"ok": not broken}
 
 
 def _listed(profile: DeviceProfile) -> dict[str, Any]:

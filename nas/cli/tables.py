@@ -13,7 +13,8 @@ from latency.device_profile import is_device_name
 from latency.devices import list_devices
 from latency.protocol import PROTOCOL_VERSION
 from latency.table_file import Entry, read_table, write_table
-from latency.table_store import TableStore
+from latency.table_formats import format_of
+from latency.table_store import TableIdentity, TableStore
 from nas.config import load_config
 from nas.lock import Lock
 from nas.run_directory import RunDirectory, short
@@ -71,7 +72,7 @@ def _import(directory: RunDirectory, file: Path, name: str | None) -> dict[str, 
         "device": device,
         "rows": len(entries),
         "new_rows": new,
-        "has_profile": device in list_devices(),
+        "has_profile": device in list_devices()[0],
     }
 
 
@@ -79,7 +80,7 @@ def _device(file: Path, entries: list[Entry], name: str | None) -> str:
     """The name under which a file's rows are stored.
 
     Raises:
-        UserError: The rows are of several devices or another protocol, or the name is none.
+        UserError: The rows are of several tables or another protocol, or the name is none.
     """
     protocols = {identity.protocol for identity, _ in entries} - {PROTOCOL_VERSION}
     if protocols:
@@ -95,4 +96,24 @@ def _device(file: Path, entries: list[Entry], name: str | None) -> str:
     device = names[0] if name is None else name
     if not is_device_name(device):
         raise UserError(f"--device {device}: use letters, digits, - and _ only")
+    _check_one_table(file, [replace(identity, device=device) for identity, _ in entries])
     return device
+
+
+def _check_one_table(file: Path, identities: list[TableIdentity]) -> None:
+    """A file is one table, as exports are: runs use one, and would lack the rows of another.
+
+    Raises:
+        UserError: Two rows differ in more than the mode.
+    """
+    first, form = identities[0], format_of(file)
+    for number, identity in enumerate(identities, start=form.first):
+        other = replace(identity, mode=first.mode)
+        if other == first:
+            continue
+        what = "; ".join(first.changes(other)) or "its network is another"
+        raise UserError(
+            f"{file}, {form.record} {number} is of another table than {form.record} "
+            f"{form.first} ({what}); split the file, and import each part under a name of its "
+            "own (--device); nothing is imported"
+        )

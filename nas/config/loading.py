@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latency.default_workloads import workloads_for
-from latency.devices import list_devices
+from latency.devices import find_profile
 from latency.yaml_source import parse_yaml
 from nas.config.messages import describe
 from nas.config.model import Config
@@ -57,7 +57,7 @@ def load_config(
 def _of_device(data: Mapping[str, Any], device: str | None) -> dict[str, dict[str, int]]:
     """The workloads that a run's device has for it; mistakes in `data` are told later."""
     task, name = data.get("task"), device or data.get("device", DEFAULT_DEVICE)
-    profile = list_devices().get(name) if isinstance(name, str) else None
+    profile = find_profile(name) if isinstance(name, str) else None
     if profile is None or not isinstance(task, Mapping):
         return {}
     context = None

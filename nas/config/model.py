@@ -111,6 +111,11 @@ class Config(Section):
                 f"training.policy_steps is {self.training.policy_steps}, but space.precision has "
                 "no scheme beside fp32; name some, such as [fp32, w4], or leave policy_steps out"
             )
+        if space.precision_ends and not set(space.precision) - {FULL}:
+            raise ValueError(
+                f"space.precision_ends is {list(space.precision_ends)}, but space.precision has no "
+                "scheme beside fp32; name some, such as [fp32, w8], or leave precision_ends out"
+            )
         known = self.objectives
         for name in self.search.objectives:
             if name not in known:

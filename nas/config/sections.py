@@ -205,7 +205,9 @@ class TrainingConfig(Section):
     learning_rate: Positive = Field(default=1e-3, description="Highest learning rate of AdamW.")
     weight_decay: NotNegative = Field(default=0.05, description="Weight decay of AdamW.")
     warmup_steps: Whole = Field(
-        default=100, description="Steps in which the learning rate rises; at most half of all."
+        default=100,
+        description="Steps in which the learning rate rises; at most half of all (more is "
+        "lowered, and said).",
     )
     clip_norm: Positive = Field(default=1.0, description="Largest norm of the gradients.")
     label_smoothing: Share = Field(

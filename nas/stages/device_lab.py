@@ -14,7 +14,7 @@ from latency.artifact import Artifact
 from latency.backend import DeviceBackend
 from latency.backends import BACKENDS, open_backend
 from latency.chains import whole_inputs
-from latency.devices import list_devices
+from latency.devices import find_profile
 from latency.export import build_key, export_network, known_artifact
 from latency.graphs import GraphLibrary
 from latency.measurement import Measurement
@@ -77,8 +77,11 @@ class DeviceLab:
         Raises:
             UserError: It is not at hand, and there is no table of it.
         """
+        known = find_profile(self.profile.name) is not None
+        if known and (self.profile.transport == "local" or self.profile.host is not None):
+            _ = self.backend  # a mistake in the profile is no absence
         try:
-            if self.profile.name not in list_devices():
+            if not known:
                 raise UserError(f"device {self.profile.name} is known from an imported table only")
             self.backend.fingerprint()
         except UserError as error:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from latency.artifact import Artifact
-from latency.devices import list_devices
+from latency.devices import find_profile
 from latency.grid import plan
 from latency.measurement import Measurement
 from latency.protocol import PROTOCOL_VERSION
@@ -17,6 +17,7 @@ from latency.table_measurement import row_provenance
 from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
 from nas.stages.whole_subnets import intervals_of, mode_of, resources_of
 from search_spaces import Architecture, Block, UserError, Workload
+from search_spaces.schemes import SCHEMES, with_version
 
 if TYPE_CHECKING:
     from nas.stages.device_lab import DeviceLab
@@ -76,7 +77,7 @@ class DeviceTables:
     def _fits(self, identity: TableIdentity) -> bool:
         """Whether a table is of the device as its profile has it, where there is a profile."""
         profile = self.lab.profile
-        if profile.name not in list_devices():
+        if find_profile(profile.name) is None:
             return True
         told = identity.fingerprint
         return (
@@ -114,7 +115,7 @@ class DeviceTables:
                 StoredRow(
                     workload=self.lab.workloads[row.workload],
                     kind=row.block.kind,
-                    widths=row.block.genes,
+                    widths=_versioned(row.block.genes),
                     latency_ms=row.latency_ms,
                     low_ms=row.low_ms,
                     high_ms=row.high_ms,
@@ -140,7 +141,7 @@ class DeviceTables:
                 StoredRow(
                     workload=workload,
                     kind=SUBNET,
-                    widths=_genes(artifact),
+                    widths=_versioned(_genes(artifact)),
                     latency_ms=one.median_ns / 1e6,
                     low_ms=None if one.low_ns is None else one.low_ns / 1e6,
                     high_ms=None if one.high_ns is None else one.high_ns / 1e6,
@@ -161,8 +162,15 @@ class DeviceTables:
         return sorted({mode for mode, _ in self._rows(identity)})
 
     def stored_subnets(self, identity: TableIdentity) -> list[tuple[str, StoredRow]]:
-        """The whole subnets that were measured, with their modes; the better one of each."""
-        subnets = {row.key: (mode, row) for mode, row in self._rows(identity) if row.kind == SUBNET}
+        """The whole subnets that were measured, with their modes; the better one of each.
+
+        Those with another version of a scheme are left out.
+        """
+        subnets = {}
+        for mode, row in self._rows(identity):
+            genes = _unversioned(row.widths)
+            if row.kind == SUBNET and genes is not None:
+                subnets[row.key] = (mode, replace(row, widths=genes))
         return list(subnets.values())
 
     def stored(self, identity: TableIdentity) -> LatencyTable:
@@ -179,11 +187,13 @@ class DeviceTables:
         lacking = [(n, b) for n in self.lab.workloads for b in blocks if (n, b) not in there]
         if lacking:
             name, block = lacking[0]
+            old = sorted({scheme for _, row in rows for scheme in _other_versions(row.widths)})
+            of_old = f" (it has rows of {', '.join(old)}, which is another now)" if old else ""
             raise UserError(
                 f"the stored table of {identity.device} lacks {len(lacking)} of "
                 f"{len(blocks) * len(self.lab.workloads)} rows, such as {block} with workload "
-                f"{name} ({self.lab.workloads[name]}); measure them where the device is, or take "
-                "the space and the workloads that it was measured for"
+                f"{name} ({self.lab.workloads[name]}){of_old}; measure them where the device is, "
+                "or take the space and the workloads that it was measured for"
             )
         return table
 
@@ -204,7 +214,7 @@ class DeviceTables:
         self, rows: Iterable[tuple[str, StoredRow]]
     ) -> dict[tuple[str, Block], TableRow]:
         """Rows of the run's blocks and workloads; of two for the same, the last one."""
-        blocks = {_key(b.kind, b.genes): b for b in self.lab.space.timed_blocks()}
+        blocks = {_key(b.kind, _versioned(b.genes)): b for b in self.lab.space.timed_blocks()}
         found = {}
         for mode, row in rows:
             block = blocks.get(_key(row.kind, row.widths))
@@ -237,6 +247,24 @@ class DeviceTables:
 def _genes(artifact: Artifact) -> dict[str, int | str]:
     arch = Architecture.from_json(str(artifact.provenance["architecture"]))
     return {name: value if isinstance(value, str) else int(value) for name, value in arch.items()}
+
+
+def _versioned(genes: Mapping[str, int | str]) -> dict[str, int | str]:
+    """Widths or genes as a table keeps them."""
+    return {name: with_version(v) if isinstance(v, str) else v for name, v in genes.items()}
+
+
+def _other_versions(widths: Mapping[str, int | str]) -> list[str]:
+    """The schemes of a stored row that are not of the version that they have now."""
+    texts = [value for value in widths.values() if isinstance(value, str)]
+    return [text for text in texts if text not in map(with_version, SCHEMES)]
+
+
+def _unversioned(widths: Mapping[str, int | str]) -> dict[str, int | str] | None:
+    """The genes of a stored row; None if one of its schemes is of another version."""
+    if _other_versions(widths):
+        return None
+    return {n: v.partition(" ")[0] if isinstance(v, str) else v for n, v in widths.items()}
 
 
 def _key(kind: str, widths: Mapping[str, int | str]) -> tuple[str, frozenset[tuple[str, object]]]:

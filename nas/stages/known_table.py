@@ -9,6 +9,7 @@ from nas.stages.measure import measure_device
 from nas.stages.prediction import Prediction, read_rows
 from predictors.protocol import ArchitecturePredictor
 from search_spaces import TransformerSpace, UserError
+from search_spaces.schemes import later_versions
 
 
 def load_predictors(run: Run, space: TransformerSpace) -> dict[str, ArchitecturePredictor]:
@@ -27,6 +28,7 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, Architecture
         workloads = {name: load.to_json() for name, load in run.config.calls.items()}
         for what, found, wanted in (
             ("search space", data["space"], space.digest),
+            ("version of a scheme", data.get("schemes", {}), later_versions(space.precision)),
             ("device", data["device"]["name"], run.device),
             ("workload", data["workloads"], workloads),
             ("measuring mode", data["mode"], run.config.latency.mode),

@@ -26,6 +26,7 @@ from nas.stages.whole_subnets import WholeSubnet
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import TablePredictor
 from search_spaces import TransformerSpace, UserError
+from search_spaces.schemes import later_versions
 
 Fits = dict[str, tuple[ArchitecturePredictor, dict[str, Any]]]
 """By workload: a predictor, and what `table.json` keeps of it."""
@@ -98,6 +99,7 @@ def _write_table(
             "device": lab.describe(),
             "at_hand": lab.absence is None,
             "space": lab.space.digest,
+            "schemes": later_versions(lab.space.precision),
             "workloads": {name: load.to_json() for name, load in lab.workloads.items()},
             "mode": lab.timing.mode,
             "rows": [row.to_json() for row in table.rows],

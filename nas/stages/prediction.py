@@ -26,6 +26,7 @@ from search_spaces import (
     sample_by_cost,
     sample_widely,
 )
+from search_spaces.schemes import later_versions
 
 WITHOUT_TABLE = ("learned", "transfer")
 """Values of `latency.predictor` that measure no blocks."""
@@ -146,7 +147,11 @@ class Prediction:
             )
         data = read_json(path)
         load = self.run.config.calls[self.workload].to_json()
-        same = data["space"] == self.space.digest and data["workloads"].get(self.workload) == load
+        same = (
+            data["space"] == self.space.digest
+            and data["workloads"].get(self.workload) == load
+            and data.get("schemes", {}) == later_versions(self.space.precision)
+        )
         if not same or not data["rows"]:
             raise UserError(
                 f"{path} has no rows for this space and workload {self.workload!r}; "

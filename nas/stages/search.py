@@ -23,6 +23,7 @@ from nas.search import (
     select_front,
 )
 from nas.search.result import SearchResult
+from nas.stages.importance import describe_importance
 from nas.stages.known_table import load_predictors
 from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
 from nas.stages.resources import load_resources, wanted_resources
@@ -132,7 +133,8 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     """Search; qualities that the store holds are not evaluated again.
 
     What the store holds when a search is started for the first time, from other devices or other
-    settings, is known to it from the beginning and costs no budget. Leaves `search.json`.
+    settings, is known to it from the beginning and costs no budget. Leaves `search.json`, and
+    until then after each batch `search-unfinished.json`, for reports.
     Interrupted and started again, it knows the same, asks the same questions, gets the answers
     from the store, and ends with the identical front.
 
@@ -160,7 +162,10 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     with progress(run.console, "Searching", settings.budget) as update:
 
         def report(result: SearchResult) -> None:
-            update(result.spent, _progress(result, len(objectives.front(result))))
+            front = objectives.front(result)
+            update(result.spent, _progress(result, len(front)))
+            found = _found(run, supernet.hash, objectives, result, front)
+            write_json(run.directory.search_unfinished, {**found, "finished": False})
 
         result = search(
             space,
@@ -184,7 +189,6 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         )
     require_feasible(result)
     front = objectives.front(result)
-    values = objectives.select(result.values)
     reference_values = objectives.select(
         np.hstack([evaluate(uniform), objectives.cheap_values(uniform)])
     )
@@ -192,23 +196,15 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     write_json(
         run.directory.search,
         {
-            "schema": 1,
-            "device": run.device,
-            "supernet": supernet.hash,
-            "objectives": list(objectives.names),
-            "bounds": list(settings.bounds),
-            "algorithm": settings.algorithm,
-            "budget": settings.budget,
-            "seed": run.config.seed,
-            "known": result.known,
-            "fidelities": list(settings.fidelities),
-            "left_behind": len(result.left_behind),
-            "evaluated": [
-                {"architecture": dict(arch), "values": row}
-                for arch, row in zip(result.architectures, values.tolist(), strict=True)
-            ],
-            "front": front.tolist(),
-            "selected": select_front(values, front, settings.front_size).tolist(),
+            **_found(run, supernet.hash, objectives, result, front),
+            "importance": describe_importance(
+                space,
+                result,
+                objectives.evaluated,
+                objectives.cheap,
+                objectives.cheap_values,
+                run.config.seed,
+            ),
             "references": [
                 {"name": name, "architecture": dict(arch), "values": row}
                 for name, arch, row in zip(
@@ -217,6 +213,7 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
             ],
         },
     )
+    run.directory.search_unfinished.unlink(missing_ok=True)
     new = run.store.count() - before
     return {
         "evaluated": len(result.architectures),
@@ -224,6 +221,37 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         "evaluated_now": new,
         "stopped_by": result.stopped,
         "front": len(front),
+    }
+
+
+def _found(
+    run: Run,
+    supernet: str,
+    objectives: Objectives,
+    result: SearchResult,
+    front: NDArray[np.int64],
+) -> dict[str, Any]:
+    """What a search has found so far, as it stands in its file."""
+    settings = run.config.search
+    values = objectives.select(result.values)
+    return {
+        "schema": 1,
+        "device": run.device,
+        "supernet": supernet,
+        "objectives": list(objectives.names),
+        "bounds": list(settings.bounds),
+        "algorithm": settings.algorithm,
+        "budget": settings.budget,
+        "seed": run.config.seed,
+        "known": result.known,
+        "fidelities": list(settings.fidelities),
+        "left_behind": len(result.left_behind),
+        "evaluated": [
+            {"architecture": dict(arch), "values": row}
+            for arch, row in zip(result.architectures, values.tolist(), strict=True)
+        ],
+        "front": front.tolist(),
+        "selected": select_front(values, front, settings.front_size).tolist(),
     }
 
 

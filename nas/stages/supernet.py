@@ -133,6 +133,13 @@ def train(run: Run) -> dict[str, Any]:
     # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
     steps = config.training.steps + config.training.policy_steps
+    if config.training.warmup_steps > (most := _warmup_steps(config)):
+        run.console.print(
+            f"training.warmup_steps is {config.training.warmup_steps}, over half of training.steps "
+            f"{config.training.steps}: the learning rate rises in {most} steps",
+            highlight=False,
+            soft_wrap=True,
+        )
     with progress(run.console, "Training", steps) as update, deferred() as interrupted:
 
         def log(entry: dict[str, Any]) -> None:
@@ -198,7 +205,7 @@ def new_trainer(config: Config, task: Task, model: Supernet, **changes: Any) -> 
         "steps": settings.steps,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
-        "warmup_steps": min(settings.warmup_steps, settings.steps // 2),
+        "warmup_steps": _warmup_steps(config),
         "clip_norm": settings.clip_norm,
         "label_smoothing": settings.label_smoothing,
         "dropout": settings.dropout,
@@ -216,6 +223,11 @@ def new_trainer(config: Config, task: Task, model: Supernet, **changes: Any) -> 
         "policy_steps": settings.policy_steps,
     }
     return Trainer(model, **{**arguments, **changes})
+
+
+def _warmup_steps(config: Config) -> int:
+    """Half of the steps at most, so that a short trial of a long training still learns."""
+    return min(config.training.warmup_steps, config.training.steps // 2)
 
 
 def _parameters(space: TransformerSpace) -> Callable[[Architecture], float]:

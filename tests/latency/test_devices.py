@@ -14,6 +14,7 @@ from latency.device_profile import DeviceProfile
 from latency.devices import BOARDS, builtin_devices, get_device, list_devices, obstacle
 from latency.doctor import doctor
 from latency.lease import device_lease
+from latency.onnxruntime_backend import OnnxRuntimeBackend
 from latency.preparation import Preparation
 from latency.remote_profile import clean_device
 from latency.table_store import TableIdentity
@@ -42,7 +43,7 @@ def test_own_profiles(tmp_path: Path) -> None:
     config.mkdir(parents=True)
     (config / "x.yaml").write_text("name: lab\n")
     assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
-    assert list(list_devices()) == [*builtin_devices(), "half", "lab"]
+    assert [*list_devices()[0]] == [*builtin_devices(), "half", "lab"]
     with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, .*half.*; add devices"):
         get_device("pi5")
 
@@ -96,11 +97,34 @@ def test_own_profiles(tmp_path: Path) -> None:
 )
 def test_bad_profiles(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "devices" / "bad.yaml").write_text(content)
+    (tmp_path / "devices" / "good.yaml").write_text("threads: 1\n")
+    profiles, broken = list_devices()
+    ((name, line),) = broken.items()
     with pytest.raises(UserError) as caught:
-        get_device("cpu")
-    assert message in str(caught.value)
-    assert str(caught.value).startswith("devices/bad.yaml")
-    assert "\n" not in str(caught.value)
+        get_device(name)
+    assert str(caught.value) == line
+    assert message in line
+    assert line.startswith("devices/bad.yaml")
+    assert "\n" not in line
+    # The others are as if it were not there
+    assert {*profiles} == {*builtin_devices(), "good"} - {name}
+    assert get_device("good").threads == get_device("cpu-1t").threads
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    folder = tmp_path / "devices"
+    (folder / "empty.yaml").write_text("")
+    (folder / "latin.yaml").write_bytes(b"host: caf\xe9\n")
+    (folder / "folder.yaml").mkdir()
+    (folder / "gone.yaml").symlink_to("nowhere")
+    (folder / "marked.yaml").write_bytes(b"\xef\xbb\xbfthreads: 1\n")  # as editors write it
+    profiles, broken = list_devices()
+    assert list(broken) == ["empty", "folder", "gone", "latin"]
+    assert broken["empty"].startswith("devices/empty.yaml holds no `key: value` lines")
+    assert broken["latin"].startswith("devices/latin.yaml is not readable: 'utf-8' codec")
+    assert broken["folder"].startswith("devices/folder.yaml is not readable: [Errno 21]")
+    assert broken["gone"].startswith("devices/gone.yaml is not readable: [Errno 2]")
+    assert profiles["marked"].threads == 1
 
 
 def test_a_precision_that_the_device_has_not() -> None:
@@ -168,8 +192,11 @@ def test_what_cannot_be_prepared_is_told() -> None:
 @pytest.mark.parametrize(
     ("backend", "keys"),
     [
-        ("onnxruntime", {"spinning": True, "options": {"arena": True, "depth": 3}, "threads": 2}),
-        ("onnxruntime", {"provider": "CUDAExecutionProvider"}),
+        ("onnxruntime", {"spinning": True, "threads": 2}),
+        (
+            "onnxruntime",
+            {"provider": "CUDAExecutionProvider", "options": {"arena": True, "depth": 3}},
+        ),
         ("torch", {"options": {"device": "cuda", "precision": "fp16", "cuda_graph": False}}),
         ("torch", {"options": {"mode": "compile"}}),
         ("tensorrt", {"options": {"precision": "fp16", "fp32_parts": ["head", "attention.*"]}}),
@@ -254,8 +281,27 @@ def test_options_of_a_backend() -> None:
     with pytest.raises(UserError, match=r"device t: option 'modus' .* cuda_graph, device, mode"):
         open_backend(wrong)
     assert obstacle(wrong) is not None
+    cuda = DeviceProfile(
+        name="c", provider="CUDAExecutionProvider", options={"use_tf32": True, "device_id": 1}
+    )
+    told = open_backend(cuda).fingerprint()["provider_options"]
+    assert told == '{"device_id": "1", "use_tf32": "1"}'
+
+
+def test_options_that_onnxruntime_ignores() -> None:
     cpu = DeviceProfile(name="c", options={"arena": True})
-    assert open_backend(cpu).fingerprint()["provider_options"] == '{"arena": "1"}'
+    line = "device c: option 'arena' of CPUExecutionProvider: it takes none, and ignores others; "
+    with pytest.raises(UserError, match=f"^{line}remove it$"):
+        open_backend(cpu)
+    assert obstacle(cpu) == f"{line}remove it"
+    (check,) = doctor(cpu)
+    assert (check.name, check.ok, check.message) == ("profile", False, f"{line}remove it")
+    # A table of an earlier version, which let them through, still tells how it was measured
+    old = dict(open_backend(replace(cpu, options={})).fingerprint())
+    keys = OnnxRuntimeBackend.keys_of({**old, "provider_options": '{"arena": "1"}'})
+    assert keys["options"] == {}
+    with pytest.raises(ValueError, match="mapping"):
+        OnnxRuntimeBackend.keys_of({**old, "provider_options": "[1]"})
 
 
 def test_boards_take_their_host_from_a_profile(tmp_path: Path) -> None:
@@ -268,7 +314,12 @@ def test_boards_take_their_host_from_a_profile(tmp_path: Path) -> None:
     assert profile.lease == "pi5.local"
     (tmp_path / "devices" / "second.yaml").write_text("name: raspberry-pi-5\n")
     with pytest.raises(UserError, match=r"taken by devices/raspberry-pi-5.yaml"):
-        get_device("cpu")
+        get_device("raspberry-pi-5")
+    # Nor is it the board without a host when its file is of no use
+    (tmp_path / "devices" / "second.yaml").unlink()
+    (tmp_path / "devices" / "raspberry-pi-5.yaml").write_text("hots: pi5.local\n")
+    with pytest.raises(UserError, match=r"'hots' is not one of .*; did you mean host\?"):
+        get_device("raspberry-pi-5")
 
 
 def test_doctor_and_clean_behind_ssh(device: Device) -> None:

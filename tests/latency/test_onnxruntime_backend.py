@@ -2,7 +2,9 @@ import dataclasses
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -12,8 +14,10 @@ from latency.backend import DeviceLostError, ModelRejectedError, SessionTimeoutE
 from latency.graphs import GraphLibrary
 from latency.host_facts import available_cpus
 from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.onnxruntime_session import IDENTITY, OnnxRuntime
 from latency.place import ThisHost
 from latency.preparation import Preparation
+from latency.session import Refused
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
 from tests.latency import contract, networks
@@ -118,11 +122,104 @@ def test_silent_fallback_is_refused(models: Models, tiny: TimingConfig) -> None:
         backend.run_session([models["anchor"]], tiny)
 
 
-def test_options_reach_the_provider(models: Models, tiny: TimingConfig) -> None:
-    backend = OnnxRuntimeBackend(threads=1, options={"use_arena": True, "level": 3})
-    assert backend.fingerprint()["provider_options"] == '{"level": "3", "use_arena": "1"}'
-    facts = backend.run_session([models["anchor"]], tiny)[0].session
-    assert facts["provider_options"] == {"use_arena": "1", "level": "3"}
+OPENVINO = "OpenVINOExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("provider", "allowed"),
+    [
+        ("CPUExecutionProvider", "none"),
+        (AZURE, "none"),
+        ("XnnpackExecutionProvider", "only intra_op_num_threads"),
+    ],
+)
+def test_an_option_that_would_be_ignored(provider: str, allowed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        OnnxRuntimeBackend(threads=1, provider=provider, options={"use_arena": True})
+    assert str(caught.value) == (
+        f"option 'use_arena' of {provider}: it takes {allowed}, and ignores others; remove it"
+    )
+
+
+def test_the_cpu_provider_still_ignores_all_options() -> None:
+    # If this fails, a newer onnxruntime has options to offer: see READ
+    session = onnxruntime.InferenceSession(
+        IDENTITY, providers=[("CPUExecutionProvider", {"nonsense": "1"})]
+    )
+    assert session.get_provider_options() == {"CPUExecutionProvider": {}}
+
+
+def _request(**changes: object) -> dict[str, object]:
+    asked = {"provider": OPENVINO, "options": {}, "models": [], "threads": 1, "spinning": False}
+    return {**asked, **changes}
+
+
+@pytest.mark.skipif(
+    OPENVINO in onnxruntime.get_available_providers(), reason=f"this onnxruntime has {OPENVINO}"
+)
+def test_a_provider_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where a package has the provider, and the machine lacks its libraries
+    there = [OPENVINO, "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(Refused) as caught:
+            OnnxRuntime(_request(options={"num_streams": "1"}))
+    assert str(caught.value).startswith(f"{OPENVINO} does not load (it says no more); install ")
+
+
+@pytest.mark.parametrize(
+    ("known", "error", "reason"),
+    [
+        ({}, "/a/b.cc:7 int f(const A&, B) Unknown option: nonsense\n", "Unknown option: nonsense"),
+        ({"device_id": "0"}, None, "nonsense is not one of device_id"),
+    ],
+)
+def test_options_that_a_provider_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, str], error: str | None, reason: str
+) -> None:
+    """Providers that throw, and those that tell what they have; neither runs on every machine."""
+
+    class Session:
+        def __init__(self, model: bytes, *, providers: Any, **_: object) -> None:
+            if error and providers[0][1]:
+                raise RuntimeError(error)
+
+        def get_providers(self) -> list[str]:
+            return [OPENVINO]
+
+        def get_provider_options(self) -> dict[str, dict[str, str]]:
+            return {OPENVINO: known}
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with pytest.raises(Refused) as caught:
+        OnnxRuntime(_request(options={"nonsense": "1"}))
+    assert str(caught.value) == (
+        f"{OPENVINO} does not take the options nonsense: 1 ({reason}); correct or remove them in "
+        "the device profile"
+    )
+    OnnxRuntime(_request(options={"device_id": "0"} if known else {}))
+
+
+@pytest.mark.skipif(
+    OPENVINO not in onnxruntime.get_available_providers(), reason="needs onnxruntime-openvino"
+)
+def test_options_reach_openvino(models: Models, tiny: TimingConfig) -> None:
+    backend = OnnxRuntimeBackend(threads=1, provider=OPENVINO, options={"num_streams": 1})
+    assert backend.fingerprint()["provider_options"] == '{"num_streams": "1"}'
+    assert backend.missing() is None
+    facts = backend.run_session([models["small"]], tiny)[0].session
+    assert facts["provider_options"] == {"num_streams": "1"}
+    for options, reason in (
+        ({"nonsense": 1}, "(Invalid OpenVINO EP option: nonsense)"),
+        ({"num_of_threads": "x"}, "(it says no more)"),
+    ):
+        wrong = OnnxRuntimeBackend(threads=1, provider=OPENVINO, options=options)
+        assert f"does not take the options {next(iter(options))}: " in str(wrong.missing())
+        assert reason in str(wrong.missing())
+        with pytest.raises(UserError, match="correct or remove them in the device profile"):
+            wrong.run_session([models["small"]], tiny)
 
 
 def test_missing_provider(models: Models, tiny: TimingConfig) -> None:

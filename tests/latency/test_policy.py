@@ -83,6 +83,26 @@ def test_the_runtime_gives_what_the_simulation_gives(case, supernets, library, t
 
 
 @pytest.mark.slow
+def test_layers_of_one_number(library, tmp_path):
+    """Nothing tells whether a 1 x 1 weight of an exported part is transposed."""
+    torch.manual_seed(1)
+    space = policy_space("decoder", embed=(1,), depth=(1,), heads=(2,), ffn=(1,))
+    model = random_supernet(space)
+    model.calibrate([torch.randint(32, (8, 16))])
+    products = {}
+    for name in ALL:
+        network = model.extract(space.with_scheme(space.largest, name)).network()
+        feeds = whole_inputs(network, Workload(batch=2, sequence=9))
+        found, optimized = run(library.assemble(network), feeds, tmp_path)
+        assert_close(found, network, feeds)
+        assert np.abs(found["logits"]).max() > 0.01
+        products[name] = sum(node.op_type == "MatMul" for node in optimized.graph.node)
+    for name in ALL:
+        linears = 0 if SCHEMES[name].runs_as == FULL else 5
+        assert products[name] == products[FULL] - linears
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAMILIES)
 def test_each_scheme_runs_in_the_kernels_it_is_there_for(case, supernets, library, tmp_path):
     (space, load), model = FAMILIES[case], supernets[case]

@@ -15,7 +15,7 @@ from latency.database import connect
 from latency.table_file import COLUMNS, read_table, write_table
 from latency.table_store import StoredRow, TableIdentity, TableStore
 from search_spaces import UserError, Workload
-from search_spaces.schemes import SCHEMES
+from search_spaces.schemes import SCHEMES, with_version
 
 try:
     import pyarrow
@@ -200,6 +200,14 @@ def rename(old, new):
             put("widths", '{"precision.qkv": "int8"}'),
             "widths: precision.qkv 'int8' is not one of w4_nbits, w4, w8a8_dynamic, w8a8, w8, bf16",
         ),
+        (
+            put("widths", '{"precision.qkv": "w8a8 2"}'),
+            "widths: precision.qkv 'w8a8 2' is of a later version than this one's w8a8 1; upgrade",
+        ),
+        (
+            put("widths", '{"precision.qkv": "w8a8 02"}'),
+            "precision.qkv 'w8a8 02' is not w8a8 with a version, such as 'w8a8 2'",
+        ),
         (put("fingerprint", '{"cpu": 1}'), "fingerprint: cpu 1 is not a text"),
         (put("provenance", '{"models":'), "provenance '.*' is not a JSON object"),
         (put("network", '{"scale": NaN}'), "network '.*' is not a JSON object"),
@@ -228,6 +236,18 @@ def test_what_is_no_csv_is_told(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_table(path)
+
+
+def test_a_file_of_an_earlier_version_of_a_scheme_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    rows = [
+        dataclasses.replace(ROW, widths={**ROW.widths, "precision.ffn_in": text})
+        for text in ("w8a8", "w8a8 2")
+    ]
+    monkeypatch.setitem(SCHEMES, "w8a8", dataclasses.replace(SCHEMES["w8a8"], version=2))
+    assert with_version("w8a8") == "w8a8 2"
+    write_table(path, [(IDENTITY, row) for row in rows])
+    assert [row for _, row in read_table(path)] == rows
 
 
 @pytest.mark.skipif(pyarrow is None, reason="needs pyarrow")

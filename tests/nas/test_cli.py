@@ -22,6 +22,7 @@ from nas.cli import main
 from nas.cli.commands import COMMANDS
 from nas.events import read_lines
 from search_spaces.errors import InfeasibleError, UserError
+from tests.reports.fixture_run import build_vit_run
 
 YAML = """
 output: runs/digits
@@ -150,7 +151,7 @@ def test_export_mistakes(pipeline, capsys, arguments, expected):
     [
         (
             [],
-            "nas: give a command: run, train, measure, search, export, report, devices, table, ",
+            "nas: give a command: run, train, measure, search, export, report, compare, devices, ",
         ),
         (["rnu"], "nas: rnu is not a command; did you mean run? see nas --help\n"),
         (["--json"], "nas: --json is not a command; see nas --help\n"),
@@ -392,6 +393,46 @@ def test_devices(capsys, tmp_path, monkeypatch):
     assert listed[-1]["workloads"] == {"four": {"batch": 4}}
     for device in listed:
         assert device["reachable"] == (device["obstacle"] is None)
+    Path("devices/bad.yaml").write_text("thread: 1\n")
+    assert main(["devices"]) == 2
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[:-2:2]] == list(texts)
+    assert out[-2].split(maxsplit=1) == ["bad", "cannot be used"]
+    assert out[-1].strip().startswith("devices/bad.yaml: 'thread' is not one of name, backend")
+    assert main(["devices", "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["devices"] == listed
+    assert document["broken"] == [{"name": "bad", "message": out[-1].strip()}]
+    assert document["exit_code"] == 2
+    assert main(["doctor", "bad"]) == 2
+    assert capsys.readouterr().err.strip() == f"nas doctor: {out[-1].strip()}"
+
+
+def test_compare(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("pi", "server")):
+        build_vit_run(Path("runs") / name, seed=seed, evaluated=30, size=4)
+    arguments = ["compare", "runs/pi", "runs/server"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "runs/pi on cpu" in printed.out
+    assert printed.out.endswith("page: compare.html\n")
+    assert printed.err == ""
+    assert "elastic-nas comparison" in Path("compare.html").read_text()
+    assert main([*arguments, "--json", "--output", "a.html"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["exit_code"], document["page"]) == (0, "a.html")
+    assert [front["run"] for front in document["fronts"]] == [
+        "runs/pi on cpu",
+        "runs/server on cpu",
+    ]
+    for wrong, expected in (
+        ([*arguments, "--output", "no/a.html"], "--output no/a.html: there is no folder no; make"),
+        (arguments[:2], "runs/pi: one front only; name another run"),
+        (arguments[:1], "the following arguments are required: RUN; see nas compare --help"),
+    ):
+        assert main(wrong) == 2
+        assert capsys.readouterr().err.startswith(f"nas compare: {expected}")
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])

@@ -254,6 +254,11 @@ def test_a_run_directory_is_a_configuration(images):
             "my.yaml with the command line: training.policy_steps is 200, but space.precision has "
             "no scheme beside fp32; name some, such as [fp32, w4], or leave policy_steps out",
         ),
+        (
+            "space.precision_ends=[head]",
+            "my.yaml with the command line: space.precision_ends is ['head'], but space.precision "
+            "has no scheme beside fp32; name some, such as [fp32, w8], or leave precision_ends out",
+        ),
         ("space.embed=64", "command line: space.embed is 64; it must be a list, such as [1, 2]"),
         (
             "space.patch_size=3",

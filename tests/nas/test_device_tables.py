@@ -319,6 +319,31 @@ def test_a_bad_file_changes_nothing(colleague, capsys):
     assert [path.name for path in Path("runs/digits").iterdir()] == ["graphs"]
 
 
+@pytest.mark.parametrize(
+    ("column", "name", "value", "what"),
+    [
+        ("fingerprint", "kernel", "9.9", r"kernel \S+ -> 9\.9"),
+        ("network", "head_dim", 8, "its network is another"),
+    ],
+)
+def test_a_file_of_two_tables_is_refused(colleague, capsys, column, name, value, what):
+    with Path("cpu.csv").open(encoding="utf-8", newline="") as file:
+        names, *rows = list(csv.reader(file))
+    place = names.index(column)
+    rows[3][place] = json.dumps({**json.loads(rows[3][place]), name: value})
+    with Path("two.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    for device in ([], ["--device", "bench"]):
+        assert main(["table", "import", "digits.yaml", "two.csv", *device]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.fullmatch(
+            rf"nas table: two\.csv, line 5 is of another table than line 2 \({what}\); split the "
+            r"file, .* \(--device\); nothing is imported",
+            line,
+        )
+    assert [path.name for path in Path("runs/digits").iterdir()] == ["graphs"]
+
+
 def test_memory_and_energy_are_objectives_where_the_device_tells(colleague, capsys):
     objectives = "search.objectives=[error, latency_ms, latency_peak_memory_bytes]"
     assert main(["run", "digits.yaml", objectives]) == 0
@@ -397,3 +422,15 @@ def test_an_interrupted_table_is_usable(colleague, monkeypatch):
     table = load("runs/digits/table.json")
     assert "interpolated" not in [row["status"] for row in table["rows"]]
     assert table["interpolation"] == []
+
+
+def test_a_mistake_in_a_profile_is_no_absence(colleague, no_sessions, capsys):
+    """Else the stored table of a device would stand in for one that was only misspelt."""
+    assert main(["table", "import", "digits.yaml", "cpu.csv", "--device", "mine"]) == 0
+    Path("devices").mkdir()
+    Path("devices/mine.yaml").write_text("options: {use_arena: true}\n")
+    assert main(["measure", "digits.yaml", "--device", "mine"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "nas measure: device mine: option 'use_arena' of CPUExecutionProvider: it takes none, "
+        "and ignores others; remove it"
+    )

@@ -149,7 +149,7 @@ def test_what_is_refused(folder, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_what_another_version_of_a_scheme_gave_is_not_taken_for_it(folder, monkeypatch):
+def test_what_another_version_of_a_scheme_gave_is_not_taken_for_it(folder, monkeypatch, capsys):
     shutil.copytree(folder / "digits", folder / "versions")
     monkeypatch.chdir(folder)
     with Run.open(load_config("digits.yaml", [CHOICES, "output=versions"])) as run:
@@ -170,6 +170,32 @@ def test_what_another_version_of_a_scheme_gave_is_not_taken_for_it(folder, monke
         assert evaluated_and_exported() == (known[0] + 1, known[1])
         monkeypatch.setitem(SCHEMES, "w8", replace(SCHEMES["w8"], version=2))
         assert evaluated_and_exported() == (known[0] + 2, known[1] + 1)
+    assert main(["search", "digits.yaml", CHOICES, "output=versions"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "table.json is of another version of a scheme ({}, not {'w8': 2, 'w8a8': 2}); run" in error
+    )
+
+
+def test_a_table_of_another_version_is_not_taken_for_this_one(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    shutil.copytree(folder / "digits" / "graphs" / "parts", folder / "shared" / "graphs" / "parts")
+    assert main(["table", "export", "digits.yaml", "policies.csv"]) == 0
+    (folder / "other.yaml").write_text(DIGITS.replace("output: digits", "output: shared"))
+    command = ["measure", "other.yaml", CHOICES, "--device", "bench"]
+    with monkeypatch.context() as patch:
+        patch.setitem(SCHEMES, "w8a8", replace(SCHEMES["w8a8"], version=2))
+        assert main(["table", "import", "other.yaml", "policies.csv", "--device", "bench"]) == 0
+        assert main(command) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "the stored table of bench lacks 9 of 13 rows, such as " in error
+        assert "(it has rows of w8a8, which is another now); measure them where" in error
+        # What does not have it is used
+        assert main([*command, "space.precision=[fp32, w8]"]) == 0
+    assert main(command) == 0
+    rows = load(folder / "shared" / "table.json")["rows"]
+    expected = load(folder / "digits" / "table.json")["rows"]
+    assert [row["latency_ms"] for row in rows] == [row["latency_ms"] for row in expected]
 
 
 def test_what_one_list_of_schemes_evaluated_serves_another(folder, monkeypatch):

@@ -263,6 +263,25 @@ def test_the_front_holds_no_dominated_point_and_nothing_dominates_it(name, reque
 
 
 @pytest.mark.parametrize("name", ["digits", "text"])
+def test_a_search_leaves_what_genes_explain(name, request):
+    directory = request.getfixturevalue(name)
+    found = load(directory / "search.json")
+    importance = found["importance"]
+    assert importance["evaluations"] == len(found["evaluated"]) < importance["fewest"]
+    space = space_from_json(load(directory / "supernet.json")["space"])
+    free = {gene: list(values) for gene, values in space.choices.items() if len(values) > 1}
+    assert importance["choices"] == free
+    # Too few evaluations to tell of the quality; what costs nothing is known.
+    assert list(importance["objectives"]) == found["objectives"][1:]
+    for shares in importance["objectives"].values():
+        assert set(shares["genes"]) == set(free)
+        assert shares["kinds"]["depth"]["share"] > 0.1
+        total = sum(share["share"] for share in shares["genes"].values())
+        assert total == pytest.approx(shares["single"]["share"], abs=1e-3)
+    assert "Which genes matter for" in (directory / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
 def test_values_are_those_of_store_and_table(name, request):
     directory = request.getfixturevalue(name)
     found, table = load(directory / "search.json"), load(directory / "table.json")
@@ -773,6 +792,47 @@ def test_other_settings_of_the_training_are_refused(copied, capsys):
     assert main(["run", "digits.yaml", "space.ffn=[8, 32]"]) == 2
     assert "space.ffn" in capsys.readouterr().err
     assert contents(copied) == before
+
+
+def test_an_interrupted_search_is_reported(copied, monkeypatch):
+    before = load(copied / "search.json")
+    for name in ("search.json", "search-start.json", "front.json", "front.csv", "report.html"):
+        (copied / name).unlink()
+    with closing(connect(copied / "run.db")) as connection, connection:
+        connection.execute("DELETE FROM evaluations")
+    metrics, calls = nas.stages.supernet.TrainedSupernet.metrics, []
+
+    def interrupt(self, architectures, *rest):
+        calls.append(len(architectures))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return metrics(self, architectures, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nas.stages.supernet.TrainedSupernet, "metrics", interrupt)
+        assert main(["search", "digits.yaml"]) == 130
+    found = load(copied / "search-unfinished.json")
+    assert len(found["evaluated"]) == calls[0]
+    assert found["front"]
+    assert main(["report", "digits.yaml"]) == 0
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    assert f"{calls[0]} subnets are evaluated, what is shown is the best" in page
+    # It is for reports only, and goes when the search is done
+    assert main(["export", "digits.yaml"]) == 2
+    assert main(["search", "digits.yaml"]) == 0
+    assert not (copied / "search-unfinished.json").exists()
+    after = load(copied / "search.json")
+    assert len(after["evaluated"]) == after["budget"] == before["budget"]
+    assert after["evaluated"][: calls[0]] == found["evaluated"]
+
+
+def test_a_warm_up_of_over_half_of_the_steps_is_told(copied, capsys):
+    short = ["output=runs/short", "training.steps=4"]
+    assert main(["train", "digits.yaml", *short]) == 0
+    line = "training.warmup_steps is 5, over half of training.steps 4: the learning rate rises in 2"
+    assert line in capsys.readouterr().err
+    assert main(["train", "digits.yaml", *short]) == 0
+    assert "warmup_steps" not in capsys.readouterr().err
 
 
 def test_a_measurement_that_fails_is_told_by_the_exit_code(copied, monkeypatch, capsys):

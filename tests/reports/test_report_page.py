@@ -15,6 +15,7 @@ from reports import load_run, page, render, write_report
 from search_spaces.errors import UserError
 from tests.reports.fixture_run import (
     HOSTILE,
+    add_importance,
     break_measurement,
     build_lm_run,
     build_vit_run,
@@ -220,6 +221,21 @@ def test_a_run_that_is_not_finished_is_shown_as_far_as_it_is(vit):
 
 
 @pytest.mark.usefixtures("_small")
+def test_a_search_that_is_not_finished_is_shown(vit):
+    search = read(vit, "search")
+    part = {**search, "finished": False, "evaluated": search["evaluated"][:9], "front": [2, 5]}
+    write(vit, "search-unfinished", part | {"selected": [2], "references": []})
+    assert f"{len(search['evaluated'])} evaluated" in Page(render(load_run(vit))).text
+    for gone in ("front", "search"):
+        (vit / f"{gone}.json").unlink()
+    parsed = Page(render(load_run(vit)))
+    assert "This run is not finished: 9 subnets are evaluated, what is shown is " in parsed.text
+    assert "2 not dominated so far (the search is not finished)" in parsed.text
+    assert len(parsed.figures["front"]["spare"]["text"]) == 2
+    assert len(parsed.figures["front"]["dominated"]["text"]) == 7
+
+
+@pytest.mark.usefixtures("_small")
 def test_a_front_of_an_earlier_search_is_told(vit):
     search = read(vit, "search")
     found = [point["architecture"] for point in search["evaluated"]]
@@ -257,6 +273,7 @@ def test_supernet_warnings_are_loud(vit):
 def test_markup_in_names_stays_text(vit):
     tell_more(vit)
     clean = Page(render(load_run(vit)))
+    add_importance(vit)
     poison(vit)
     (vit / "config.yaml").write_text(f"name: {json.dumps(HOSTILE)}\nnote: {json.dumps(HOSTILE)}\n")
     text = render(load_run(vit))
@@ -313,6 +330,7 @@ def test_browser_draws_it_without_a_complaint(tmp_path, hostile):
     if browser is None:
         pytest.skip("no Chromium here")
     run = build_vit_run(tmp_path / "run", evaluated=60, size=8)
+    add_importance(run)
     break_measurement(run)
     if hostile:
         poison(run)
