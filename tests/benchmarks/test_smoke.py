@@ -35,6 +35,7 @@ BENCHMARKS = [
     "search",
     "search_fidelities",
     "search_kill",
+    "search_oracle",
     "search_stopping",
     "second_device",
     "sensitivity_scores",

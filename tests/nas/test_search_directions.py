@@ -46,8 +46,36 @@ def test_a_box_around_one_point_has_sides(values):
     assert (box.reference > box.ideal).all()
 
 
-def test_a_box_reaches_out_to_a_corner_but_never_shrinks():
-    box = Box.around(np.array([[0.0, 1.0], [1.0, 0.0]]))
-    wider = box.reaching(np.array([3.0, -np.inf]))
-    assert wider.reference.tolist() == [3.0, box.reference[1]]
-    assert wider.ideal.tolist() == box.ideal.tolist()
+SEEN = np.array([[0.5, 0.1], [0.1, 0.4], [0.6, 0.9], [0.7, 0.2]])
+EVERYTHING = np.ones(4, dtype=bool)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "reached"),
+    [(0.3, 0.43), (0.8, 0.8), (5.0, 0.9), (np.inf, 0.43)],
+)
+def test_a_box_within_bounds_reaches_out_to_them(ceiling, reached):
+    """The front ends at 0.4; what is better may lie anywhere up to the bound."""
+    box = Box.within(SEEN, EVERYTHING, np.array([np.inf, ceiling]))
+    assert box.reference == pytest.approx([0.54, reached])
+    assert box.ideal.tolist() == [0.1, 0.1]
+
+
+def test_a_box_within_bounds_is_around_what_meets_them():
+    meets = np.array([False, True, True, True])
+    box = Box.within(SEEN, meets, np.full(2, np.inf))
+    assert box.ideal.tolist() == [0.1, 0.2]
+    none = np.zeros(4, dtype=bool)
+    around = Box.around(SEEN)
+    for other in (
+        Box.within(SEEN, none, np.zeros(2)),
+        Box.within(SEEN, EVERYTHING, np.full(2, np.inf)),
+    ):
+        assert (other.ideal == around.ideal).all()
+        assert (other.reference == around.reference).all()
+
+
+def test_a_failure_under_a_loose_bound_does_not_stretch_the_box():
+    values = np.vstack([SEEN, [[1e9, 0.95]]])
+    box = Box.within(values, np.ones(5, dtype=bool), np.array([1e10, np.inf]))
+    assert box.reference[0] < 100

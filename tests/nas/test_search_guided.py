@@ -144,6 +144,20 @@ def test_the_front_reaches_the_bounds_where_both_ends_of_the_sizes_are_outside()
     assert front[:, 1].max() > 19.5 / 30
 
 
+def test_where_nothing_more_is_hoped_for_a_search_goes_on():
+    """One architecture meets the bound; what else there is surely breaks it."""
+    space = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(7)})
+
+    def evaluate(archs):
+        return (space.encode_all(archs) @ np.arange(1, 8))[:, None].astype(float)
+
+    bound = Constraint(objective=0, operator="<=", bound=0.5)
+    result = search(space, evaluate, budget=60, constraints=[bound])
+    assert result.values[result.front].tolist() == [[0.0]]
+    assert (result.stopped, len(result.architectures)) == ("budget", 60)
+    assert all(gain is None or gain >= 0 for gain in result.expected_gains)
+
+
 def test_start_takes_less_than_a_second():
     """A hundred genes, half of the sizes beyond a bound: until the first batch is asked for."""
     space = SearchSpace({f"g{i}": (0, 1, 2, 3) for i in range(100)})
