@@ -137,6 +137,23 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise storage_error(error, path) or error from error
 
 
+@contextmanager
+def damaged_rows(path: Path) -> Iterator[None]:
+    """Turn a row that does not hold what was written into one line that names `path`.
+
+    SQLite notices damaged pages, not a changed letter of a text.
+
+    Raises:
+        UserError: In place of the error of what reads the row.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(_damaged(path, f"a row of it is damaged: {error}")) from None
+
+
 def database_path(connection: sqlite3.Connection) -> Path:
     """The file behind a connection."""
     return Path(connection.execute("PRAGMA database_list").fetchone()[2] or ":memory:")
@@ -150,7 +167,7 @@ def _user_error(path: Path, error: sqlite3.Error) -> Exception:
         return UserError(f"{path} is in use by another process for over {BUSY_TIMEOUT_S:.0f} s")
     if "unable to open" in message or "readonly" in message:
         return UserError(f"cannot open the store {path}: {message}; check the path and its rights")
-    if "not a database" in message or "malformed" in message:
+    if any(words in message for words in ("not a database", "malformed", "no such")):
         return UserError(_damaged(path, message))
     return error
 
@@ -163,7 +180,8 @@ def _full(path: Path) -> str:
 
 
 def _damaged(path: Path, reason: str) -> str:
+    lines = [line for line in reason.splitlines() if not line.startswith("***")]
     return (
-        f"{path} is not a readable store ({reason.splitlines()[0]}); restore it from a copy, or "
+        f"{path} is not a readable store ({(lines or [reason])[0]}); restore it from a copy, or "
         "move it away and run again to measure anew"
     )
