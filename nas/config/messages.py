@@ -46,7 +46,7 @@ _EXPECTED = {
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "less_than_equal": "at most {le:.10g}",
     "literal_error": "one of {expected}",
     "union_tag_invalid": "one of {expected_tags}",
     "string_pattern_mismatch": "a plain name of letters, digits and underscores",
