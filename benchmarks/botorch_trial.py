@@ -54,7 +54,7 @@ class BotorchSearch:
     ) -> None:
         self._problem, self._space, self._rng = problem, problem.space, rng
         self._candidates = candidates
-        self._queue = initial_population(problem, candidates, 2 * population // 3, rng, initial)
+        self._queue = initial_population(problem, candidates, 2 * population // 5, rng, initial)
         self._genes: Genes = np.zeros((0, self._space.dimensions), dtype=np.int64)
         self._values: Floats = np.zeros((0, 0))
         self._first = np.cumsum(self._space.cardinalities) - self._space.cardinalities

@@ -15,6 +15,8 @@ _COST_LABELS = {
     "kv_cache_bytes": "KV cache (bytes)",
 }
 _QUALITY_LABELS = {"bits_per_byte": "bits per byte", "cross_entropy": "cross-entropy (nats)"}
+_RESOURCE_LABELS = {"energy_mj": "energy (mJ)", "peak_memory_bytes": "peak memory (bytes)"}
+"""What a device may tell of a call beside its latency; objectives are called WORKLOAD_energy_mj."""
 _HIGHER_IS_BETTER = frozenset({"accuracy"})
 TEST = "test"
 """Id of the axis of quality on the test split."""
@@ -36,7 +38,7 @@ class Axis:
         if self.kind in ("quality", "test"):
             metric = "error" if self.fraction else ""
             return numbers.metric_value(metric, value)
-        if self.kind == "latency":
+        if self.kind == "latency" or self.id.endswith("_mj"):
             return numbers.significant(value)
         return numbers.size(value) if self.id.endswith("_bytes") else numbers.count(value)
 
@@ -106,6 +108,12 @@ def place(front: Front, subnet: FrontSubnet, axis: Axis) -> Position:
             return Position(predicted=value, measured=value)
         return Position(predicted=value, measured=value, low=value - error, high=value + error)
     value = _searched(front, subnet, axis.id)
+    for resource in _RESOURCE_LABELS:
+        latency = subnet.latencies.get(axis.id.removesuffix(f"_{resource}"))
+        if latency is not None and axis.id.endswith(f"_{resource}"):
+            low, high = getattr(latency, f"{resource}_interval") or (None, None)
+            measured = getattr(latency, resource)
+            return Position(predicted=value, measured=measured, low=low, high=high)
     return Position(predicted=value, measured=value)
 
 
@@ -135,6 +143,11 @@ def _objective_axis(name: str, workloads: Sequence[str]) -> Axis:
         return Axis(id=name, label=label, kind="latency")
     if name in COSTS:
         return Axis(id=name, label=_COST_LABELS[name], kind="cost")
+    for resource, label in _RESOURCE_LABELS.items():
+        workload = name.removesuffix(f"_{resource}")
+        if workload != name and workload in workloads:
+            prefix = "" if workload == "latency" else f"{workload} "
+            return Axis(id=name, label=f"{prefix}{label}", kind="cost")
     return _quality_axis(name, name, "quality")
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.atomic import refuse_constant
 from nas.run_directory import short
-from reports.stages import Device, Front, RunData, Search, Supernet, Table, TrainingStep
+from reports.stages import Device, Front, Importance, RunData, Search, Supernet, Table, TrainingStep
 from search_spaces.errors import UserError
 
 SCHEMA = 1
@@ -144,6 +144,18 @@ def _check_search(path: Path, search: Search) -> None:
             raise UserError(
                 f"{short(path)}: front index {index} is not below {count}; search again"
             )
+    if search.importance is not None:
+        _check_importance(path, search.importance)
+
+
+def _check_importance(path: Path, found: Importance) -> None:
+    for kind, genes in found.kinds.items():
+        for shares in found.objectives.values():
+            there = kind in shares.kinds and set(genes) <= set(shares.genes)
+            if not (there and set(genes) <= set(found.choices)):
+                raise UserError(
+                    f"{short(path)}: importance lacks a gene of {kind}; run the search again"
+                )
 
 
 def _yaml(path: Path, text: str | None) -> dict[str, Any]:

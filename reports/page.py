@@ -17,6 +17,7 @@ from reports.axes import axes, default_axes
 from reports.data import load_run
 from reports.figures import front_figure, latency_figure, training_figure
 from reports.front_svg import front_svg
+from reports.genes import gene_table
 from reports.policies import policy_table
 from reports.sensitivity_svg import sensitivity_svg
 from reports.shapes import limits
@@ -25,6 +26,8 @@ from reports.use import use
 
 _OPEN_ROWS = 12
 """A latency table with more rows than this is folded."""
+_OPEN_GENES = 24
+"""As are single genes, if they are more."""
 
 
 def write_report(directory: Path, output: Path, device_suffix: str = "") -> None:
@@ -43,19 +46,19 @@ def write_report(directory: Path, output: Path, device_suffix: str = "") -> None
 
 def render(data: RunData) -> str:
     """The report as HTML text. Whatever the stage files say is escaped."""
-    script, plotly = _asset("report.js"), str(get_plotlyjs())
+    script, plotly = asset("report.js"), str(get_plotlyjs())
     most = limits(_architectures(data))
     front_axes = default_axes(axes(data)) if axes(data) else ()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             data=data,
             title=str(data.config.get("name") or "Run"),
-            style=Markup(_asset("report.css")),
+            style=Markup(asset("report.css")),
             script=Markup(script),
             plotly=Markup(plotly),
-            policy=_policy(script, plotly),
+            policy=policy(script, plotly),
             figures=Markup(_json_block(data, most.layers)),
             tiles=sections.tiles(data),
             notices=sections.notices(data),
@@ -64,6 +67,8 @@ def render(data: RunData) -> str:
             on_test=list(front_on_test.sentences(data.front, axes(data))),
             front_picture=Markup(front_svg(data)) if front_axes else "",
             cards=sections.cards(data, most),
+            gene_table=gene_table(data),
+            open_genes=_OPEN_GENES,
             use=use(data),
             most=most,
             policy_table=policy_table(data),
@@ -78,7 +83,8 @@ def render(data: RunData) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What templates are rendered with: everything is escaped, and nothing may be missing."""
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
@@ -107,7 +113,8 @@ def _sensitivities(data: RunData) -> str:
     return "" if found is None else sensitivity_svg(found)
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file beside the templates."""
     return resources.files("reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -127,9 +134,9 @@ def _json_block(data: RunData, layers: int) -> str:
     return text
 
 
-def _policy(*scripts: str) -> str:
+def policy(*scripts: str) -> str:
     """A policy that lets these scripts run and nothing else, and no request leave the page."""
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts) or "'none'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"

@@ -119,6 +119,8 @@ class Front:
     device: Device
     objectives: list[str]
     subnets: list[FrontSubnet]
+    supernet: str = ""
+    """Hash of the supernet; "" in older files."""
     sensitivities: Sensitivities | None = None
     script: str | None = None
     """What runs the exports, from the run directory; None in older files."""
@@ -133,6 +135,42 @@ class Point:
     architecture: Genes
     values: list[float | None]
     name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Part of an objective's variance over random subnets, and the ends of its 90 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """What genes explain of one objective."""
+
+    single: Share
+    """All genes, each by itself, added up."""
+    kinds: dict[str, Share]
+    genes: dict[str, Share]
+    r2: float | None = None
+    """How well evaluations are predicted that were left out; None for what needs no evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """Which genes matter."""
+
+    evaluations: int
+    """Those that the shares were learned from."""
+    fewest: int
+    """With fewer evaluations nothing is told of objectives that need them."""
+    kinds: dict[str, list[str]]
+    """Genes by their kind."""
+    choices: dict[str, list[int | float | str | bool]]
+    """By gene, from small to large."""
+    objectives: dict[str, Shares]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +189,8 @@ class Search:
     references: list[Point] = field(default_factory=list)
     finished: bool = True
     """Whether it has used up its budget; what an unfinished one found may still be beaten."""
+    importance: Importance | None = None
+    """None in older files."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,18 @@ COMMANDS: dict[str, Command] = {
         handler="nas.cli.stages:report",
         takes=("config",),
     ),
+    "compare": Command(
+        summary="Compare the fronts of several runs or devices.",
+        description=(
+            "Draw the fronts of several runs, or of several devices of one run, into one page, "
+            "with the hypervolume of each and the latency of the same subnet on each device. RUN "
+            "is a run directory, which stands for all its devices, or a front.json or "
+            "front.DEVICE.json of one. What cannot be compared is left out, with the reason."
+        ),
+        example="nas compare runs/pi runs/server --output pi-or-server.html",
+        handler="nas.cli.compare:compare",
+        takes=("runs",),
+    ),
     "devices": Command(
         summary="List the device profiles, or clean a device up.",
         description=(
@@ -160,6 +172,16 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         )
         parser.add_argument(
             "--device", metavar="NAME", help="the device profile, instead of the file's"
+        )
+    if "runs" in command.takes:
+        parser.add_argument(
+            "runs", metavar="RUN", nargs="+", help="a run directory, or a front.json of one"
+        )
+        parser.add_argument(
+            "--output",
+            metavar="FILE",
+            default="compare.html",
+            help="the page (default: compare.html)",
         )
     if "best" in command.takes:
         parser.add_argument(

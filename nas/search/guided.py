@@ -62,7 +62,9 @@ class Guided:
         self._space = problem.space
         self._candidates = candidates
         self._rng = rng
-        self._queue = initial_population(problem, candidates, 2 * population // 3, rng, initial)
+        # Fewer where cheap objectives, being known, say half of it
+        first = 2 * population // (3 if problem.cheap is None else 5)
+        self._queue = initial_population(problem, candidates, first, rng, initial)
         self._genes: Genes = np.zeros((0, problem.space.dimensions), dtype=np.int64)
         self._values: Floats = np.zeros((0, 0))
         self._predictors: list[QualityPredictor] = []

@@ -23,6 +23,7 @@ from nas.search import (
     select_front,
 )
 from nas.search.result import SearchResult
+from nas.stages.importance import describe_importance
 from nas.stages.known_table import load_predictors
 from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
 from nas.stages.resources import load_resources, wanted_resources
@@ -196,6 +197,14 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
         run.directory.search,
         {
             **_found(run, supernet.hash, objectives, result, front),
+            "importance": describe_importance(
+                space,
+                result,
+                objectives.evaluated,
+                objectives.cheap,
+                objectives.cheap_values,
+                run.config.seed,
+            ),
             "references": [
                 {"name": name, "architecture": dict(arch), "values": row}
                 for name, arch, row in zip(

@@ -22,6 +22,7 @@ from nas.cli import main
 from nas.cli.commands import COMMANDS
 from nas.events import read_lines
 from search_spaces.errors import InfeasibleError, UserError
+from tests.reports.fixture_run import build_vit_run
 
 YAML = """
 output: runs/digits
@@ -150,7 +151,7 @@ def test_export_mistakes(pipeline, capsys, arguments, expected):
     [
         (
             [],
-            "nas: give a command: run, train, measure, search, export, report, devices, table, ",
+            "nas: give a command: run, train, measure, search, export, report, compare, devices, ",
         ),
         (["rnu"], "nas: rnu is not a command; did you mean run? see nas --help\n"),
         (["--json"], "nas: --json is not a command; see nas --help\n"),
@@ -405,6 +406,33 @@ def test_devices(capsys, tmp_path, monkeypatch):
     assert document["exit_code"] == 2
     assert main(["doctor", "bad"]) == 2
     assert capsys.readouterr().err.strip() == f"nas doctor: {out[-1].strip()}"
+
+
+def test_compare(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("pi", "server")):
+        build_vit_run(Path("runs") / name, seed=seed, evaluated=30, size=4)
+    arguments = ["compare", "runs/pi", "runs/server"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "runs/pi on cpu" in printed.out
+    assert printed.out.endswith("page: compare.html\n")
+    assert printed.err == ""
+    assert "elastic-nas comparison" in Path("compare.html").read_text()
+    assert main([*arguments, "--json", "--output", "a.html"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["exit_code"], document["page"]) == (0, "a.html")
+    assert [front["run"] for front in document["fronts"]] == [
+        "runs/pi on cpu",
+        "runs/server on cpu",
+    ]
+    for wrong, expected in (
+        ([*arguments, "--output", "no/a.html"], "--output no/a.html: there is no folder no; make"),
+        (arguments[:2], "runs/pi: one front only; name another run"),
+        (arguments[:1], "the following arguments are required: RUN; see nas compare --help"),
+    ):
+        assert main(wrong) == 2
+        assert capsys.readouterr().err.startswith(f"nas compare: {expected}")
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 2)])

@@ -263,6 +263,25 @@ def test_the_front_holds_no_dominated_point_and_nothing_dominates_it(name, reque
 
 
 @pytest.mark.parametrize("name", ["digits", "text"])
+def test_a_search_leaves_what_genes_explain(name, request):
+    directory = request.getfixturevalue(name)
+    found = load(directory / "search.json")
+    importance = found["importance"]
+    assert importance["evaluations"] == len(found["evaluated"]) < importance["fewest"]
+    space = space_from_json(load(directory / "supernet.json")["space"])
+    free = {gene: list(values) for gene, values in space.choices.items() if len(values) > 1}
+    assert importance["choices"] == free
+    # Too few evaluations to tell of the quality; what costs nothing is known.
+    assert list(importance["objectives"]) == found["objectives"][1:]
+    for shares in importance["objectives"].values():
+        assert set(shares["genes"]) == set(free)
+        assert shares["kinds"]["depth"]["share"] > 0.1
+        total = sum(share["share"] for share in shares["genes"].values())
+        assert total == pytest.approx(shares["single"]["share"], abs=1e-3)
+    assert "Which genes matter for" in (directory / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
 def test_values_are_those_of_store_and_table(name, request):
     directory = request.getfixturevalue(name)
     found, table = load(directory / "search.json"), load(directory / "table.json")

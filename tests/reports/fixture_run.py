@@ -155,6 +155,39 @@ def add_policies(directory: Path, schemes=("fp32", "w8", "w8a8", "w4")) -> None:
     write(directory, "front", front)
 
 
+def add_importance(directory: Path, r2=0.9, evaluations=60) -> None:
+    """What each gene explains, as a search leaves it; it needs no more than the choices."""
+    search = read(directory, "search")
+    choices: dict[str, set] = {}
+    for point in search["evaluated"]:
+        for name, value in point["architecture"].items():
+            choices.setdefault(name, set()).add(value)
+    kinds: dict[str, list] = {}
+    for name in choices:
+        kinds.setdefault(name.partition(".")[0], []).append(name)
+
+    def share(value, doubt):
+        return {"share": value, "low": value * (1 - doubt), "high": value * (1 + doubt)}
+
+    def shares(doubt, r2):
+        return {
+            "r2": r2,
+            "single": share(0.8, doubt),
+            "kinds": {kind: share(0.1 * (place + 1), doubt) for place, kind in enumerate(kinds)},
+            "genes": {name: share(0.001, doubt) for name in choices},
+        }
+
+    quality, *costs = search["objectives"]
+    search["importance"] = {
+        "evaluations": evaluations,
+        "fewest": 20,
+        "kinds": kinds,
+        "choices": {name: sorted(values) for name, values in choices.items()},
+        "objectives": {quality: shares(0.2, r2)} | {name: shares(0.0, None) for name in costs},
+    }
+    write(directory, "search", search)
+
+
 def poison(directory: Path, text=HOSTILE) -> None:
     """Put `text` in every string that comes from a user's files, and in every gene name."""
     for stage in ("front", "search", "table", "supernet", "environment", "splits"):
@@ -163,7 +196,7 @@ def poison(directory: Path, text=HOSTILE) -> None:
 
 _RENAMED = (
     *("architecture", "widths", "fingerprint", "metrics", "workloads", "corrections"),
-    *("cross_validation_mape", "compute_plan", "CPU"),
+    *("cross_validation_mape", "compute_plan", "CPU", "choices", "kinds", "genes"),
 )
 
 

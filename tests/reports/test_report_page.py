@@ -15,6 +15,7 @@ from reports import load_run, page, render, write_report
 from search_spaces.errors import UserError
 from tests.reports.fixture_run import (
     HOSTILE,
+    add_importance,
     break_measurement,
     build_lm_run,
     build_vit_run,
@@ -272,6 +273,7 @@ def test_supernet_warnings_are_loud(vit):
 def test_markup_in_names_stays_text(vit):
     tell_more(vit)
     clean = Page(render(load_run(vit)))
+    add_importance(vit)
     poison(vit)
     (vit / "config.yaml").write_text(f"name: {json.dumps(HOSTILE)}\nnote: {json.dumps(HOSTILE)}\n")
     text = render(load_run(vit))
@@ -328,6 +330,7 @@ def test_browser_draws_it_without_a_complaint(tmp_path, hostile):
     if browser is None:
         pytest.skip("no Chromium here")
     run = build_vit_run(tmp_path / "run", evaluated=60, size=8)
+    add_importance(run)
     break_measurement(run)
     if hostile:
         poison(run)

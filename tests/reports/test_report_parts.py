@@ -118,6 +118,27 @@ def test_resources_have_columns_where_the_device_tells(tmp_path):
     assert [line.partition(":")[0] for line in first.plans] == ["prefill", "decode"]
 
 
+def test_a_resource_that_was_searched_for_is_no_quality(run):
+    tell_more(run)
+    front = read(run, "front")
+    front["objectives"] += ["latency_energy_mj", "latency_peak_memory_bytes"]
+    for subnet in front["subnets"]:
+        subnet["values"] += [12.0, 1500.0]
+    write(run, "front", front)
+    data = load_run(run)
+    found = {axis.id: axis for axis in axes(data)}
+    energy, memory = found["latency_energy_mj"], found["latency_peak_memory_bytes"]
+    assert (energy.label, energy.kind, energy.show(12.34)) == ("energy (mJ)", "cost", "12.3")
+    assert (memory.label, memory.kind) == ("peak memory (bytes)", "cost")
+    first, second = (place(data.front, subnet, energy) for subnet in data.front.subnets[:2])
+    assert (first.predicted, first.measured) == (12.0, 12.34)
+    assert (first.low, first.high) == (12.2, 12.48)
+    assert (second.predicted, second.measured) == (12.0, None)
+    assert place(data.front, data.front.subnets[1], memory).measured == 1537
+    text = " ".join(front_on_test.sentences(data.front, axes(data)))
+    assert "energy" not in text
+
+
 def test_many_operators_are_cut(run):
     tell_more(run)
     front = read(run, "front")
