@@ -39,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: The file is missing, or holds something else than one JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the stage that writes it") from None
     except (ValueError, RecursionError) as error:
@@ -54,7 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def refuse_constant(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     """JSON has no NaN and no infinity, though Python reads them: no stage writes any.
 
     Raises:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from nas.atomic import refuse_constant
 from nas.run_directory import short
 from reports.stages import Device, Front, Importance, RunData, Search, Supernet, Table, TrainingStep
 from search_spaces.errors import UserError
@@ -94,7 +93,8 @@ def _json(path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        # NaN and infinity, which JSON does not have, are values that are not known
+        value = json.loads(text, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{short(path)}: not JSON ({error}); delete it and run its stage again"

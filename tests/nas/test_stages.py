@@ -742,7 +742,6 @@ no_such_predictor = changed("corrections", "latency", "kind", value="oracle")
 no_such_index = changed("selected", value=[999])
 no_index = changed("front", value=["s00"])
 not_a_start = changed("starts", value=[{}])
-nan_on_the_front = changed("subnets", 0, "values", value=[math.nan, 1.0])
 
 
 def of_another_space(path):
@@ -790,7 +789,6 @@ def later(path):
         ("search.json", no_index, "export", "damaged: 's00' is none of its [0-9]+ architectures;"),
         ("search.json", folder, "search", "cannot use .*search.json: is a directory; move away"),
         ("search-start.json", not_a_start, "search", "does not say how many evaluations a search"),
-        ("front.json", nan_on_the_front, "report", "front.json: not JSON .NaN is no number.;"),
         ("report.html", folder, "report", "cannot use .*report.html: is a directory; move away"),
     ],
     ids=lambda case: getattr(case, "__name__", None),
