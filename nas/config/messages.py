@@ -169,7 +169,8 @@ def _suggestion(key: str, known: Mapping[str, FieldInfo]) -> str:
         return f"did you mean {prefix}{near[0]}?"
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
     if not elsewhere:
-        elsewhere = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        others = [other for other in known if other != section]  # which it is in already
+        elsewhere = difflib.get_close_matches(key, others, n=1, cutoff=0.85)
     if elsewhere:
         return f"did you mean {elsewhere[0]}?"
     if beside:

@@ -242,6 +242,11 @@ def test_a_run_directory_is_a_configuration(images):
             "space.embed=[99999999999999999999]",
             "command line: space.embed[0] is 99999999999999999999; it must be at most 2147483647",
         ),
+        (
+            "search.a=1",
+            "command line: search.a is not a known key; known here: objectives, bounds, budget, "
+            "algorithm, population, min_gain, max_seconds, fidelities, front_size",
+        ),
         (  # PyTorch would crash
             "training.threads=100000",
             "command line: training.threads is 100000; it must be at most 1024",
