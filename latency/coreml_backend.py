@@ -70,7 +70,7 @@ class CoreMLBackend:
             ("precision", precision, TOLERANCES),
             ("target", target, TARGETS),
         ):
-            if value not in known:
+            if value not in tuple(known):  # which may be asked about a list, too
                 raise UserError(f"option {name} {value!r} of coreml: use {', '.join(known)}")
         self.compute_units = compute_units
         self.precision = precision

@@ -4,6 +4,8 @@ WAL with synchronous=FULL: what was acknowledged survives a SIGKILL and a power 
 of each room carry their own schema version, so that rooms can share the file.
 """
 
+import math
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ APPLICATION_ID = 0x656E6173
 """PRAGMA application_id of our files ("enas"): tells them from another program's database."""
 
 BUSY_TIMEOUT_S = 30.0
+LEAST_FREE_BYTES = 1 << 16
+"""Two pages of the shared memory beside a database."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -137,6 +141,23 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise storage_error(error, path) or error from error
 
 
+@contextmanager
+def damaged_rows(path: Path) -> Iterator[None]:
+    """Turn a row that does not hold what was written into one line that names `path`.
+
+    SQLite notices damaged pages, not a changed letter of a text.
+
+    Raises:
+        UserError: In place of the error of what reads the row.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(_damaged(path, f"a row of it is damaged: {error}")) from None
+
+
 def database_path(connection: sqlite3.Connection) -> Path:
     """The file behind a connection."""
     return Path(connection.execute("PRAGMA database_list").fetchone()[2] or ":memory:")
@@ -144,15 +165,31 @@ def database_path(connection: sqlite3.Connection) -> Path:
 
 def _user_error(path: Path, error: sqlite3.Error) -> Exception:
     message = str(error)
-    if "disk is full" in message or "disk I/O" in message:
-        return UserError(_full(path) if "full" in message else f"cannot write {path}: {message}")
+    # Where there is no room for the files beside it, SQLite speaks of input and output
+    no_room = "disk I/O" in message and _free_bytes(path) < LEAST_FREE_BYTES
+    if "disk is full" in message or no_room:
+        return UserError(_full(path))
+    if "disk I/O" in message:
+        return UserError(
+            f"cannot write {path}: {message}; check the disk, and run the same command again"
+        )
     if "locked" in message:
-        return UserError(f"{path} is in use by another process for over {BUSY_TIMEOUT_S:.0f} s")
+        return UserError(
+            f"{path} is in use by another process for over {BUSY_TIMEOUT_S:.0f} s; wait until it "
+            "ends, and run the same command again"
+        )
     if "unable to open" in message or "readonly" in message:
         return UserError(f"cannot open the store {path}: {message}; check the path and its rights")
-    if "not a database" in message or "malformed" in message:
+    if any(words in message for words in ("not a database", "malformed", "no such")):
         return UserError(_damaged(path, message))
     return error
+
+
+def _free_bytes(path: Path) -> float:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:
+        return math.inf
 
 
 def _full(path: Path) -> str:
@@ -163,7 +200,8 @@ def _full(path: Path) -> str:
 
 
 def _damaged(path: Path, reason: str) -> str:
+    lines = [line for line in reason.splitlines() if not line.startswith("***")]
     return (
-        f"{path} is not a readable store ({reason.splitlines()[0]}); restore it from a copy, or "
+        f"{path} is not a readable store ({(lines or [reason])[0]}); restore it from a copy, or "
         "move it away and run again to measure anew"
     )

@@ -10,6 +10,7 @@ from search_spaces.errors import UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 
 
 def storage_error(error: OSError, path: Path | str | None = None) -> UserError | None:
@@ -33,6 +34,15 @@ def storage_error(error: OSError, path: Path | str | None = None) -> UserError |
     if error.errno in _NO_RIGHT:
         return UserError(
             f"{where}: {reason}; change its rights, or name another place with output=DIRECTORY"
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return UserError(f"{where}: {reason}; give a shorter one")
+    dangling = error.errno == errno.ENOENT and path is not None and Path(path).is_symlink()
+    if name is not None and (dangling or error.errno in _IN_THE_WAY):
+        what = "a link that leads nowhere" if dangling else reason
+        return UserError(
+            f"cannot use {name}: {what}; move away what is there, or name another place with "
+            "output=DIRECTORY"
         )
     return None
 

@@ -68,7 +68,7 @@ class OnnxRuntimeBackend:
             place: Where sessions run; None is this host.
 
         Raises:
-            UserError: The provider would ignore one of its options.
+            UserError: The provider would ignore one of its options, or it is no single value.
         """
         read = READ.get(provider)
         for name in options or {}:
@@ -77,6 +77,12 @@ class OnnxRuntimeBackend:
                 raise UserError(
                     f"option {name!r} of {provider}: it takes {allowed}, and ignores others; "
                     "remove it"
+                )
+        for name, value in (options or {}).items():
+            if not isinstance(value, str | int | float):
+                raise UserError(
+                    f"option {name} {value!r} of {provider}: onnxruntime takes a text, a number, "
+                    "true or false"
                 )
         self.threads = threads
         self.provider = provider

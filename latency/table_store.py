@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from latency.database import database_path, ensure_schema, storage_errors, transaction
+from latency.database import (
+    damaged_rows,
+    database_path,
+    ensure_schema,
+    storage_errors,
+    transaction,
+)
 from search_spaces.blocks import Workload
 
 SCHEMA_VERSION = 2
@@ -147,7 +153,8 @@ class TableStore:
             " number DESC"
         )
         found = self._rows(query, device)
-        return [(TableIdentity(**json.loads(text)), used_at) for text, used_at in found]
+        with damaged_rows(database_path(self._connection)):
+            return [(TableIdentity(**json.loads(text)), used_at) for text, used_at in found]
 
     def devices(self) -> list[str]:
         """Names of all devices that have a table."""
@@ -162,7 +169,8 @@ class TableStore:
             " WHERE identity = ? ORDER BY r.rowid",
             identity.text(),
         )
-        return [_stored_row(dict(zip(names, values, strict=True))) for values in found]
+        with damaged_rows(database_path(self._connection)):
+            return [_stored_row(dict(zip(names, values, strict=True))) for values in found]
 
     def add(self, rows: Iterable[tuple[TableIdentity, StoredRow]]) -> int:
         """Store rows, all or none; a later one of the same key takes the place of an earlier.

@@ -61,12 +61,13 @@ class TensorRTBackend:
         Raises:
             UserError: An option is not one of these.
         """
-        if precision not in TOLERANCES:
+        if precision not in tuple(TOLERANCES):
             raise UserError(f"option precision {precision!r} of {library}: use fp32, fp16")
         for name, value in (("tf32", tf32), ("cuda_graph", cuda_graph)):
             if not isinstance(value, bool):
                 raise UserError(f"option {name} {value!r} of {library}: use true, false")
-        if isinstance(fp32_parts, str) or not all(isinstance(one, str) for one in fp32_parts):
+        listed = isinstance(fp32_parts, list | tuple)
+        if not listed or not all(isinstance(one, str) for one in fp32_parts):
             raise UserError(f"option fp32_parts {fp32_parts!r} of {library}: give a list of names")
         self.library = library
         self.precision = precision

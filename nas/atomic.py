@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from latency.files import write_bytes
 from search_spaces.errors import UserError
@@ -39,10 +39,10 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: The file is missing, or holds something else than one JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the stage that writes it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         reason = f"not valid JSON ({error})".replace("\n", " ")
         raise UserError(f"{path} is {reason}; move it away and run its stage again") from None
     except OSError as error:
@@ -52,6 +52,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object; move it away and run its stage again")
     return value
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    """JSON has no NaN and no infinity, though Python reads them: no stage writes any.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{constant} is no number")
 
 
 def remove_leftovers(directory: Path) -> None:

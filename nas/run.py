@@ -136,10 +136,20 @@ def check_unchanged(config: Config, directory: RunDirectory) -> None:
     """Refuse a configuration that contradicts what a directory was trained with.
 
     Raises:
-        UserError: It names the first key that differs, both values and the next step.
+        UserError: It names the first key that differs, both values and the next step; or what the
+            directory was trained with cannot be read.
     """
-    if directory.is_trained and directory.config.exists():
-        check_same_supernet(config, load_config(directory.config), short(directory.path))
+    if not directory.is_trained or not directory.config.exists():
+        return
+    try:
+        previous = load_config(directory.config)
+    except UserError as error:
+        reason = str(error).partition(";")[0]
+        raise UserError(
+            f"{reason}, so that nobody knows how {short(directory.path)} was trained; restore that "
+            "file from a copy, or give another directory with output=DIRECTORY"
+        ) from None
+    check_same_supernet(config, previous, short(directory.path))
 
 
 def _stderr() -> Console:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from latency.database import damaged_rows, ensure_schema, storage_errors, transaction
 from latency.database import database_path as path_of
-from latency.database import ensure_schema, storage_errors, transaction
 from search_spaces import Architecture
 from search_spaces.errors import UserError
 
@@ -73,7 +73,8 @@ class EvaluationStore:
                 "WHERE supernet = ? AND split = ? AND architecture = ?",
                 (supernet_hash, split, architecture.to_json()),
             ).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        with damaged_rows(self._path):
+            return None if row is None else dict(json.loads(row[0]))
 
     def add(
         self,
@@ -125,7 +126,8 @@ class EvaluationStore:
                 "WHERE supernet = ? AND split = ? ORDER BY id",
                 (supernet_hash, split),
             ).fetchall()
-        return {Architecture.from_json(text): json.loads(metrics) for text, metrics in found}
+        with damaged_rows(self._path):
+            return {Architecture.from_json(text): json.loads(metrics) for text, metrics in found}
 
     def rows(self) -> list[Evaluation]:
         """Return every evaluation with its time, in the order it was added."""

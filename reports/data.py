@@ -93,8 +93,9 @@ def _json(path: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        # NaN and infinity, which JSON does not have, are values that are not known
+        value = json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{short(path)}: not JSON ({error}); delete it and run its stage again"
         ) from None

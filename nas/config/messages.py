@@ -46,7 +46,7 @@ _EXPECTED = {
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "less_than_equal": "at most {le:.10g}",
     "literal_error": "one of {expected}",
     "union_tag_invalid": "one of {expected_tags}",
     "string_pattern_mismatch": "a plain name of letters, digits and underscores",
@@ -169,7 +169,8 @@ def _suggestion(key: str, known: Mapping[str, FieldInfo]) -> str:
         return f"did you mean {prefix}{near[0]}?"
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
     if not elsewhere:
-        elsewhere = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        others = [other for other in known if other != section]  # which it is in already
+        elsewhere = difflib.get_close_matches(key, others, n=1, cutoff=0.85)
     if elsewhere:
         return f"did you mean {elsewhere[0]}?"
     if beside:

@@ -41,14 +41,26 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Whole = Annotated[int, Field(strict=True, ge=0)]
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a null character, which no path does; remove it")
+    return value
+
+
+MOST = 2**31 - 1
+"""No dimension of a tensor is larger in all that runs them."""
+LARGEST = 2**63 - 1
+Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+LongCount = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+Depth = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Flag = Annotated[bool, Field(strict=True)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, ge=0)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 Choices = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
+Depths = Annotated[tuple[Depth, ...], Field(min_length=1), AfterValidator(_increasing)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
 SchemeName = Literal["fp32", "fp16", "bf16", "w8", "w8a8", "w8a8_dynamic", "w4", "w4_nbits"]
 Schemes = Annotated[
@@ -144,10 +156,10 @@ class LanguageTaskConfig(Section):
     )
     split: Split = (0.9, 0.05, 0.05)
     split_seed: Whole | None = Field(default=None, description="Seed of the split; null is seed.")
-    max_bytes: Count | None = Field(
+    max_bytes: LongCount | None = Field(
         default=None, description="Bytes of text to use; null takes all."
     )
-    evaluation_tokens: Count = Field(
+    evaluation_tokens: LongCount = Field(
         default=65536, description="Tokens of a split that a quality is computed on, at most."
     )
 
@@ -167,7 +179,7 @@ class VisionSpaceConfig(Section):
     )
     head_dim: Count = Field(default=16, description="Width of an attention head.")
     embed: Choices = Field(description="Embedding widths of the whole network, increasing.")
-    depth: Choices = Field(description="Numbers of layers, increasing.")
+    depth: Depths = Field(description="Numbers of layers, increasing.")
     heads: Choices = Field(description="Attention heads of a layer, increasing.")
     ffn: Choices = Field(description="Hidden widths of a layer's feed-forward part, increasing.")
     drop_order: tuple[Whole, ...] | None = Field(
@@ -187,7 +199,7 @@ class DecoderSpaceConfig(Section):
     head_dim: Count = Field(default=16, description="Width of an attention head; even.")
     group: Count = Field(default=1, description="Query heads that share one key/value head.")
     embed: Choices = Field(description="Embedding widths of the whole network, increasing.")
-    depth: Choices = Field(description="Numbers of layers, increasing.")
+    depth: Depths = Field(description="Numbers of layers, increasing.")
     heads: Choices = Field(description="Query heads of a layer, increasing; multiples of group.")
     ffn: Choices = Field(description="Hidden widths of a layer's feed-forward part, increasing.")
     drop_order: tuple[Whole, ...] | None = Field(
@@ -243,7 +255,7 @@ class TrainingConfig(Section):
         default=30.0, description="Seconds between resume checkpoints."
     )
     log_every: Count = Field(default=20, description="Steps between lines of training.jsonl.")
-    threads: Count | None = Field(
+    threads: Annotated[Count, Field(le=1024)] | None = Field(
         default=None, description="CPU threads of training; null takes all."
     )
     policy_steps: Whole = Field(

@@ -109,6 +109,13 @@ def _read_search(run: Run, supernet: TrainedSupernet) -> dict[str, Any]:
     for key in ("evaluated", "front", "selected"):
         if not isinstance(found.get(key), list):
             raise UserError(f"{run.directory.search} lacks {key}; run `nas search` again")
+    count = len(found["evaluated"])
+    for index in (*found["front"], *found["selected"]):
+        if not isinstance(index, int) or not 0 <= index < count:
+            raise UserError(
+                f"{run.directory.search} is damaged: {index!r} is none of its {count} "
+                "architectures; run `nas search` again"
+            )
     return found
 
 

@@ -48,6 +48,7 @@ def load_predictors(run: Run, space: TransformerSpace) -> dict[str, Architecture
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"{path} is damaged ({error!r}); delete it and run `nas measure` again"
+            f"{path} is damaged ({reason}); delete it and run `nas measure` again"
         ) from None

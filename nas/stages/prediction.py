@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,8 @@ class Prediction:
         """The predictor that `fit` described: fitted again on the whole subnets of the file."""
         if fit["kind"] == "factors":
             return TablePredictor(self.space, self.table, self.workload).restore(fit)
+        if fit["kind"] not in (*REGRESSORS, "transfer"):
+            raise ValueError(f"no predictor is called {fit['kind']}")
         measured = [
             (self.space.architecture(entry["architecture"]), entry["measured_ms"])
             for entry in whole
@@ -166,7 +169,15 @@ class Prediction:
 
 
 def read_rows(data: Mapping[str, Any]) -> LatencyTable:
-    """The rows of a `table.json`."""
+    """The rows of a `table.json`.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: It is damaged.
+    """
+    for row in data["rows"]:
+        for name in ("latency_ms", "low_ms", "high_ms"):
+            if isinstance(row[name], str | None) or not 0 <= row[name] < math.inf:
+                raise ValueError(f"{name} {row[name]!r} of {row['kind']} {row['widths']}")
     return LatencyTable(
         TableRow(
             block=Block.of_genes(row["kind"], row["widths"]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nas.atomic import read_json, write_json
 from nas.run import Run
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, SearchSpace, UserError
 
 
 class SearchStart:
@@ -21,6 +22,9 @@ class SearchStart:
         run: The run, seen from the device that is searched for.
         supernet: Names its weights and schemes in the store.
         settings: All that tells one search of this device from another.
+
+    Raises:
+        UserError: The file is damaged.
     """
 
     def __init__(self, run: Run, supernet: str, settings: Mapping[str, Any]) -> None:
@@ -29,7 +33,7 @@ class SearchStart:
         self._every = run.store.all(supernet, "validation")
         self._starts: list[dict[str, Any]] = []
         if self._path.exists():
-            self._starts = read_json(self._path)["starts"]
+            self._starts = _starts(self._path)
         found = [one["known"] for one in self._starts if one["search"] == self._search]
         self._kept = bool(found)
         self._count: int = found[0] if found else len(self._every)
@@ -51,3 +55,16 @@ class SearchStart:
             self._starts.append({"search": self._search, "known": self._count})
             write_json(self._path, {"schema": 1, "starts": self._starts})
             self._kept = True
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    starts = read_json(path).get("starts")
+    for one in starts if isinstance(starts, list) else [None]:
+        known = one.get("known") if isinstance(one, dict) and "search" in one else None
+        if not isinstance(known, int) or known < 0:
+            raise UserError(
+                f"{path} is damaged: it does not say how many evaluations a search began with; "
+                "restore it from a copy, or delete it: the search then begins anew and takes all "
+                "that is stored for known"
+            )
+    return list(starts or [])

@@ -1,4 +1,5 @@
 import errno
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(UserError, match="no space left"), storage_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("free", "line"),
+    [
+        (0, "no space left on the disk of .*run.db; free some and run the same command again"),
+        (1 << 30, "cannot write .*run.db: disk I/O error; check the disk, and run the same comm"),
+    ],
+)
+def test_no_room_for_the_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, line: str
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=line), storage_errors(tmp_path / "run.db"):
+        raise sqlite3.OperationalError("disk I/O error")
 
 
 def test_missing_folder_and_directory(tmp_path: Path) -> None:

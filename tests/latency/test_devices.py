@@ -288,6 +288,25 @@ def test_options_of_a_backend() -> None:
     assert told == '{"device_id": "1", "use_tf32": "1"}'
 
 
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"backend": "tensorrt", "options": {"precision": [1]}}, "precision [1] of tensorrt: use"),
+        ({"backend": "tensorrt", "options": {"fp32_parts": 5}}, "fp32_parts 5 of tensorrt: give"),
+        ({"backend": "coreml", "options": {"precision": {}}}, "precision {} of coreml: use fp"),
+        ({"backend": "torch", "options": {"mode": [1]}}, "mode [1] of the torch backend: use e"),
+        (
+            {"provider": "CUDAExecutionProvider", "options": {"device_id": [0]}},
+            "device_id [0] of CUDAExecutionProvider: onnxruntime takes a text, a number",
+        ),
+    ],
+)
+def test_options_of_another_type(keys: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        open_backend(DeviceProfile(name="t", **keys))
+    assert str(caught.value).startswith(f"device t: option {line}")
+
+
 def test_options_that_onnxruntime_ignores() -> None:
     cpu = DeviceProfile(name="c", options={"arena": True})
     line = "device c: option 'arena' of CPUExecutionProvider: it takes none, and ignores others; "

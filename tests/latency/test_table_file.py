@@ -323,6 +323,22 @@ def test_rows_of_another_fingerprint_stay(store):
     assert [identity for identity, _ in store.tables("pi5")] == [IDENTITY, changed]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE tables SET identity = '{}'",
+        "UPDATE tables SET identity = 'x'",
+        "UPDATE table_rows SET provenance = '{'",
+        "UPDATE table_rows SET workload = '{\"bach\": 1}'",
+    ],
+)
+def test_a_damaged_row_of_the_store_is_told(store, damage):
+    store.add([(IDENTITY, ROW)])
+    store._connection.execute(damage)
+    with pytest.raises(UserError, match=r"not a readable store \(a row of it is damaged: "):
+        [store.rows(identity) for identity, _ in store.tables("pi5")]
+
+
 def test_all_rows_or_none(store):
     def entries():
         yield (IDENTITY, ROW)

@@ -238,6 +238,28 @@ def test_a_run_directory_is_a_configuration(images):
             "space.embed=[32,a]",
             'command line: space.embed[1] is "a"; it must be a whole number',
         ),
+        (
+            "space.embed=[99999999999999999999]",
+            "command line: space.embed[0] is 99999999999999999999; it must be at most 2147483647",
+        ),
+        (
+            "search.a=1",
+            "command line: search.a is not a known key; known here: objectives, bounds, budget, "
+            "algorithm, population, min_gain, max_seconds, fidelities, front_size",
+        ),
+        (  # PyTorch would crash
+            "training.threads=100000",
+            "command line: training.threads is 100000; it must be at most 1024",
+        ),
+        (
+            "space.depth=[1000000]",
+            "command line: space.depth[0] is 1000000; it must be at most 1000",
+        ),
+        (
+            'output="a\\0b"',
+            'command line: output is "a\\u0000b": it holds a null character, which no path does; '
+            "remove it",
+        ),
         ("space.embed=[0]", "command line: space.embed[0] is 0; it must be at least 1"),
         (
             "space.precision=[w8]",

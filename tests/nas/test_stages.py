@@ -717,6 +717,33 @@ def empty(path):
     path.write_bytes(b"")
 
 
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def changed(*keys, value):
+    """Puts a value somewhere into a JSON file."""
+
+    def change(path):
+        inner = content = load(path)
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+no_latency = changed("rows", 0, "latency_ms", value=None)
+negative = changed("rows", 0, "low_ms", value=-1.0)
+not_a_number = changed("rows", 0, "latency_ms", value=math.nan)
+no_such_predictor = changed("corrections", "latency", "kind", value="oracle")
+no_such_index = changed("selected", value=[999])
+no_index = changed("front", value=["s00"])
+not_a_start = changed("starts", value=[{}])
+
+
 def of_another_space(path):
     path.write_text(json.dumps({**load(path), "space": "0" * 16}))
 
@@ -751,6 +778,18 @@ def later(path):
         ("search.json", halve, "export", "search.json"),
         ("search.json", of_another_supernet, "export", "is of another supernet"),
         ("devices.json", halve, "run", "devices.json"),
+        ("config.yaml", empty, "search", "config.yaml is empty, so that nobody knows how runs/dig"),
+        ("config.yaml", halve, "train", "so that nobody knows how runs/digits was trained; rest"),
+        ("table.json", no_latency, "search", r"is damaged \(latency_ms None of fixed {'embed': 8}"),
+        ("table.json", negative, "export", r"is damaged \(low_ms -1.0 of fixed"),
+        ("table.json", not_a_number, "export", "is not valid JSON .NaN is no number"),
+        ("table.json", no_such_predictor, "search", "damaged .no predictor is called oracle.;"),
+        ("table.json", folder, "search", "cannot read .*table.json: Is a directory; move it away"),
+        ("search.json", no_such_index, "export", "damaged: 999 is none of its [0-9]+ architect"),
+        ("search.json", no_index, "export", "damaged: 's00' is none of its [0-9]+ architectures;"),
+        ("search.json", folder, "search", "cannot use .*search.json: is a directory; move away"),
+        ("search-start.json", not_a_start, "search", "does not say how many evaluations a search"),
+        ("report.html", folder, "report", "cannot use .*report.html: is a directory; move away"),
     ],
     ids=lambda case: getattr(case, "__name__", None),
 )
@@ -759,6 +798,7 @@ def test_a_damaged_file_is_named_and_nothing_is_lost(
 ):
     damage(copied / name)
     before = contents(copied)
+    settings = (copied / "config.yaml").read_bytes()
     assert main([command, "digits.yaml"]) == 2
     err = [line for line in capsys.readouterr().err.splitlines() if line]
     last = err[-1]
@@ -770,6 +810,7 @@ def test_a_damaged_file_is_named_and_nothing_is_lost(
     assert before.keys() <= after.keys()
     for path, data in before.items():
         assert after[path] == data, path
+    assert (copied / "config.yaml").read_bytes() == settings or name != "config.yaml"
 
 
 @pytest.mark.parametrize(

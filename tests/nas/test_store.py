@@ -106,6 +106,26 @@ def test_a_truncated_store_is_named_and_kept(store, connection, tmp_path):
     assert path.read_bytes() == whole[: len(whole) // 2]
 
 
+@pytest.mark.parametrize("text", ["x", "[1]", "{", ""])
+def test_a_damaged_row_is_told(store, connection, text):
+    store.add("h", "validation", {a: {"error": 0.1} for a in architectures(2)})
+    connection.execute("UPDATE evaluations SET metrics = ? WHERE id = 2", (text,))
+    first, second = architectures(2)
+    assert store.get("h", first, "validation") == {"error": 0.1}
+    end = r"run\.db is not a readable store \(a row of it is damaged: .*\); restore it from a copy"
+    with pytest.raises(UserError, match=end):
+        store.get("h", second, "validation")
+    if text != "[1]":
+        with pytest.raises(UserError, match=end):
+            store.all("h", "validation")
+
+
+def test_a_store_without_its_table_is_told(store, connection):
+    connection.execute("DROP TABLE evaluations")
+    with pytest.raises(UserError, match=r"not a readable store \(no such table: evaluations\); re"):
+        store.count()
+
+
 def test_rows_survive_a_kill(tmp_path):
     """What `add` has acknowledged is there after SIGKILL."""
     script = textwrap.dedent(
@@ -196,9 +216,30 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
-    (tmp_path / "a").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_text(tmp_path / "a", "no")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
+        pass  # nobody has written the file
+
+
+def test_what_is_in_the_way_is_told(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("nowhere")
+    end = "; move away what is there, or name another place with output=DIRECTORY$"
+    for path, reason in (
+        ("folder", "folder: is a directory"),
+        ("file/a", "file/a: (file exists|not a directory)"),
+        ("link/a", "link/a: file exists"),
+    ):
+        with pytest.raises(UserError, match=f"^cannot use .*{reason}{end}"):
+            write_text(tmp_path / path, "no")
+    with pytest.raises(UserError, match=r"file name too long; give a shorter one$"):
+        write_text(tmp_path / ("x" * 300), "no")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+    assert (tmp_path / "file").read_text() == "kept"
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "none" / "x")
+    for name, reason in (("folder", "is a directory"), ("gone.jsonl", "a link that leads nowhere")):
+        with pytest.raises(UserError, match=f"^cannot use .*{name}: {reason}{end}"):
+            Events(tmp_path / name).write("started")
 
 
 def test_leftovers_of_the_dead_are_removed(tmp_path):
@@ -220,6 +261,9 @@ def test_leftovers_of_the_dead_are_removed(tmp_path):
         (b'{"a": 1', "is not valid JSON"),
         (b"[1]", "does not hold a JSON object"),
         (b"\xff\xfe", "is not valid JSON"),
+        (b'{"a": NaN}', r"is not valid JSON \(NaN is no number\)"),
+        (b'{"a": -Infinity}', r"is not valid JSON \(-Infinity is no number\)"),
+        (b'{"a": ' + 10**4 * b"[" + b"1}", "is not valid JSON"),
         (None, "does not exist; run the stage that writes it"),
     ],
 )

@@ -306,6 +306,9 @@ def test_values_that_json_cannot_hold_are_left_out(vit):
     search["evaluated"][0]["values"][0] = float("nan")
     search["evaluated"][1]["values"][1] = float("inf")
     write(vit, "search", search)
+    front = read(vit, "front")
+    front["subnets"][0]["values"][0] = float("nan")
+    write(vit, "front", front)
     figures = Page(render(load_run(vit))).figures
     assert "NaN" not in json.dumps(figures)
 
