@@ -138,8 +138,14 @@ class RunDirectory:
         """Make the directory.
 
         Raises:
-            UserError: Something else is in its place, or it may not be made.
+            UserError: It is the root of the file system, something else is in its place, or it may
+                not be made.
         """
+        if self.path.resolve() == Path(self.path.anchor):
+            raise UserError(
+                f"output {self.path} is the root of the file system, not a place for "
+                "the files of a run; name a directory of its own, such as output=runs/digits"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):

@@ -199,6 +199,14 @@ def test_a_file_in_the_way(yaml):
         Run.open(load_config(yaml, ["output=runs"]))
 
 
+def test_the_root_is_no_run_directory(yaml):
+    before = set(Path("/").iterdir())
+    for output in ("/", "/../"):
+        with pytest.raises(UserError, match="is the root of the file system"):
+            Run.open(load_config(yaml, [f"output={output}"]))
+    assert set(Path("/").iterdir()) == before
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_directory_that_may_not_be_made(yaml):
     Path("runs").mkdir(mode=0o500)
