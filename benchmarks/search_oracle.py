@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results import table, write_results
 from benchmarks.search_cells import CELLS, STEP, Cell, Outcome, run_cell
-from benchmarks.search_judgement import RIVAL
+from benchmarks.search_judgement import RIVAL, serves
 from benchmarks.search_problems import PROBLEMS, open_problem, open_reference
 
 Floats = NDArray[np.float64]
@@ -77,10 +77,11 @@ def run(name: str) -> dict[str, float | int | None]:
     front = np.unique(reference.front, axis=0)
     best = reference.volume(front)
     reached = greedy_volumes(front, reference.volume, max(BUDGETS)) / best
+    rivals = [(cell, found) for cell, found in outcomes.items() if cell.contender == RIVAL]
     rival = [
         found.volumes[RIVAL_BUDGET // STEP - 1] / best
-        for cell, found in outcomes.items()
-        if cell.contender == RIVAL and len(found.volumes) * STEP >= RIVAL_BUDGET
+        for cell, found in rivals
+        if serves(cell, rivals, RIVAL_BUDGET)
     ]
     level = float(np.median(rival)) if rival else None
     there = [] if level is None else np.flatnonzero(reached >= level)
