@@ -142,7 +142,8 @@ def check_unchanged(config: Config, directory: RunDirectory) -> None:
     if not directory.is_trained or not directory.config.exists():
         return
     try:
-        previous = load_config(directory.config)
+        # Free to change; earlier versions took ends without schemes, which did nothing
+        previous = load_config(directory.config, ["space.precision_ends=[]"])
     except UserError as error:
         reason = str(error).partition(";")[0]
         raise UserError(

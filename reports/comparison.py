@@ -13,6 +13,7 @@ from reports.data import load_run
 from reports.stages import Genes, RunData
 from reports.svg_plot import known
 from search_spaces.errors import UserError
+from search_spaces.transformer import fixed_facts
 
 MARGIN = 0.1
 """The corner lies beyond the worst values by this share of their range, so that the ends of a front
@@ -120,7 +121,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         shared=shared,
         corner=corner,
         subnets=subnets,
-        notes=(*(f"{note}." for note in notes), *predicted, *_weights(labels, loaded)),
+        notes=(*(f"{note}." for note in notes), *predicted, *_weights(loaded)),
     )
 
 
@@ -216,12 +217,12 @@ def _judge(
 def _subnets(loaded: Sequence[RunData], workloads: Sequence[str]) -> tuple[ComparedSubnet, ...]:
     """What two runs at least know of, the fastest first."""
     named, latencies = [], []
-    genes: dict[str, Genes] = {}
-    for data in loaded:
-        names: dict[str, str] = {}
-        times = _predicted(data, workloads)
+    genes: dict[tuple[int, str], Genes] = {}
+    for data, network in zip(loaded, _networks(loaded), strict=True):
+        names: dict[tuple[int, str], str] = {}
+        times = {(network, one): ms for one, ms in _predicted(data, workloads).items()}
         for subnet in data.front.subnets:
-            key = identity(subnet.architecture)
+            key = (network, identity(subnet.architecture))
             genes[key], names[key], times[key] = subnet.architecture, subnet.name, {}
             for workload in workloads:
                 found = subnet.latencies.get(workload)
@@ -264,8 +265,27 @@ def _speed(subnet: ComparedSubnet) -> float:
     return found[0] if found else 0.0
 
 
-def _weights(labels: Sequence[str], loaded: Sequence[RunData]) -> list[str]:
-    """Whether one architecture has one quality in all runs."""
+def _networks(loaded: Sequence[RunData]) -> list[int]:
+    """Equal numbers where equal genes are one network; what is not known is as the first."""
+    found = [_network(data) for data in loaded]
+    told = [one for one in found if one is not None]
+    return [told.index(one) if one is not None else 0 for one in found]
+
+
+def _network(data: RunData) -> dict[str, object] | None:
+    """What all subnets of a run have in common; None where that is not known."""
+    return (fixed_facts(data.supernet.space) or None) if data.supernet else None
+
+
+def _weights(loaded: Sequence[RunData]) -> list[str]:
+    """Whether one architecture is one subnet, and has one quality, in all runs."""
+    networks = [found for data in loaded if (found := _network(data)) is not None]
+    names = dict.fromkeys(name for one in networks for name in one)
+    if others := [name for name in names if not _is_one([str(one.get(name)) for one in networks])]:
+        return [
+            f"The runs have networks of different {', '.join(others)}: the same architecture is "
+            "another subnet there."
+        ]
     if _is_one([data.front.supernet or None for data in loaded]):
         return []
     return ["The runs have different supernets: the same architecture has other weights in each."]

@@ -279,10 +279,9 @@ def _next_stage(data: RunData) -> str:
         return "nas search comes next"
     if data.search.finished:
         return "nas export comes next"
-    return (
-        f"{len(data.search.evaluated)} subnets are evaluated, what is shown is the best of these "
-        "so far, and nas search goes on"
-    )
+    count = len(data.search.evaluated)
+    found = "what is shown is the best of these" if data.search.front else "none within the bounds"
+    return f"{count} subnets are evaluated, {found} so far, and nas search goes on"
 
 
 def _is_older(front: Front, search: Search) -> bool:

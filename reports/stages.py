@@ -263,6 +263,8 @@ class Supernet:
 
     family: str
     hash: str = ""
+    space: dict[str, Any] = field(default_factory=dict)
+    """What `space_from_json` reads, without precisions; empty where it is not known."""
     sanity: list[SanityRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)

@@ -113,7 +113,7 @@ def check_versioned(text: object) -> None:
     if name not in SCHEMES:
         raise UserError(f"{text!r} is not one of {', '.join(SCHEMES)}")
     latest, version = SCHEMES[name].version, int(number) if number.isdecimal() else 0
-    if number and (version < 2 or f"{name} {version}" != text):
+    if text != name and (version < 2 or f"{name} {version}" != text):
         raise UserError(f"{text!r} is not {name} with a version, such as '{name} 2'")
     if version > latest:
         raise UserError(

@@ -29,6 +29,8 @@ from search_spaces.space import Architecture, Choice, SearchSpace
 
 REMEMBERED_SUBNETS = 1024
 BYTES_PER_PARAMETER = 4
+VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision", "precision_ends")
+"""Keys of a space that say what may be chosen, not what a block of given widths costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,6 +418,11 @@ class TransformerSpace(SearchSpace):
         """Sixteen hexadecimal digits that name the space."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fixed_facts(space: Mapping[str, object]) -> dict[str, object]:
+    """What all subnets of a space have in common, of its `to_json`."""
+    return {key: value for key, value in space.items() if key not in VARYING}
 
 
 def _integer(value: object) -> int:

@@ -22,6 +22,8 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     output = Path(arguments.output)
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name a file, as {output / 'compare.html'}")
     found = reports.compare([Path(run) for run in arguments.runs])
     reports.write_comparison(found, output)
     written = {"page": short(output.absolute())}

@@ -18,12 +18,10 @@ from latency.table_store import SUBNET, StoredRow, TableIdentity, TableStore
 from nas.stages.whole_subnets import intervals_of, mode_of, resources_of
 from search_spaces import Architecture, Block, UserError, Workload
 from search_spaces.schemes import SCHEMES, with_version
+from search_spaces.transformer import fixed_facts
 
 if TYPE_CHECKING:
     from nas.stages.device_lab import DeviceLab
-
-VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision", "precision_ends")
-"""Keys of a space that say what may be chosen, not what a block of given widths costs."""
 
 
 class DeviceTables:
@@ -32,7 +30,7 @@ class DeviceTables:
     def __init__(self, lab: DeviceLab) -> None:
         self.lab = lab
         self.store = TableStore(lab.run.connection)
-        self.network = {k: v for k, v in lab.space.to_json().items() if k not in VARYING}
+        self.network = fixed_facts(lab.space.to_json())
 
     def identity(self, fingerprint: Mapping[str, str]) -> TableIdentity:
         """What rows of the device with this fingerprint belong to, in the run's mode."""

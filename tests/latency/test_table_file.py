@@ -208,6 +208,10 @@ def rename(old, new):
             put("widths", '{"precision.qkv": "w8a8 02"}'),
             "precision.qkv 'w8a8 02' is not w8a8 with a version, such as 'w8a8 2'",
         ),
+        (
+            put("widths", '{"precision.qkv": "w8a8 "}'),
+            "precision.qkv 'w8a8 ' is not w8a8 with a version, such as 'w8a8 2'",
+        ),
         (put("fingerprint", '{"cpu": 1}'), "fingerprint: cpu 1 is not a text"),
         (put("provenance", '{"models":'), "provenance '.*' is not a JSON object"),
         (put("network", '{"scale": NaN}'), "network '.*' is not a JSON object"),

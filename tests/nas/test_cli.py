@@ -429,6 +429,7 @@ def test_compare(capsys, tmp_path, monkeypatch):
     for wrong, expected in (
         ([*arguments, "--output", "no/a.html"], "--output no/a.html: there is no folder no; make"),
         (arguments[:2], "runs/pi: one front only; name another run"),
+        ([*arguments, "--output", "runs"], "--output runs is a folder; name a file, as runs/comp"),
         (arguments[:1], "the following arguments are required: RUN; see nas compare --help"),
     ):
         assert main(wrong) == 2

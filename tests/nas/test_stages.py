@@ -835,6 +835,16 @@ def test_other_settings_of_the_training_are_refused(copied, capsys):
     assert contents(copied) == before
 
 
+def test_a_run_with_ends_but_no_schemes_of_an_earlier_version_goes_on(copied):
+    config = (copied / "config.yaml").read_text()
+    assert "precision_ends: []" in config
+    (copied / "config.yaml").write_text(
+        config.replace("precision_ends: []", "precision_ends: [head]")
+    )
+    assert main(["search", "digits.yaml"]) == 0
+    assert "precision_ends: []" in (copied / "config.yaml").read_text()
+
+
 def test_an_interrupted_search_is_reported(copied, monkeypatch):
     before = load(copied / "search.json")
     for name in ("search.json", "search-start.json", "front.json", "front.csv", "report.html"):

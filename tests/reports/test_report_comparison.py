@@ -166,6 +166,22 @@ def test_other_supernets_are_told(first, second):
     assert "different supernets" in compare([first, second]).notes[-1]
 
 
+def test_equal_genes_of_other_networks_are_not_one_subnet(first, tmp_path):
+    for name in ("copy", "wider"):
+        shutil.copytree(first, tmp_path / name)
+    supernet = read(first, "supernet")
+    space = supernet["space"] | {"head_dim": 32, "ffn": [32]}
+    write(tmp_path / "wider", "supernet", supernet | {"space": space})
+    found = compare([first, tmp_path / "wider"])
+    assert found.subnets == ()
+    assert "networks of different head_dim: the same" in found.notes[-1]
+    every = compare([first, tmp_path / "wider", tmp_path / "copy"]).subnets
+    assert every
+    assert all(one.names[1] is None and one.names[0] == one.names[2] for one in every)
+    (tmp_path / "copy" / "supernet.json").unlink()
+    assert compare([first, tmp_path / "copy"]).subnets
+
+
 def test_mistakes(first, second, tmp_path):
     with pytest.raises(
         UserError, match=r"front\.json: one front only; name another run, or run this"

@@ -233,6 +233,9 @@ def test_a_search_that_is_not_finished_is_shown(vit):
     assert "2 not dominated so far (the search is not finished)" in parsed.text
     assert len(parsed.figures["front"]["spare"]["text"]) == 2
     assert len(parsed.figures["front"]["dominated"]["text"]) == 7
+    write(vit, "search-unfinished", part | {"front": [], "selected": [], "references": []})
+    parsed = Page(render(load_run(vit)))
+    assert "9 subnets are evaluated, none within the bounds so far, and nas search" in parsed.text
 
 
 @pytest.mark.usefixtures("_small")
