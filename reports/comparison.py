@@ -102,14 +102,17 @@ def compare(paths: Sequence[Path]) -> Comparison:
             f"{', '.join(labels)} cannot be compared: "
             + "; ".join([*notes, "and no architecture is known to two of them"])
         )
-    points, predicted = [], []
+    points, partly = [], []
     for label, data in zip(labels, loaded, strict=True):
         points.append(_points(data, shared))
-        predicted += [
+        partly += [
             f"{label} was not measured: its {axis.label} is predicted."
             for axis in shared
             if data.front.subnets and not _is_measured(data, axis)
         ]
+        every = len(data.front.subnets)
+        if left := every - len(points[-1]):
+            partly.append(f"{label}: {left} of {every} subnets lack a figure, and are left out.")
     corner, volumes, leading = _judge(points, len(shared))
     return Comparison(
         fronts=tuple(
@@ -121,7 +124,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         shared=shared,
         corner=corner,
         subnets=subnets,
-        notes=(*(f"{note}." for note in notes), *predicted, *_weights(loaded)),
+        notes=(*(f"{note}." for note in notes), *partly, *_weights(loaded)),
     )
 
 

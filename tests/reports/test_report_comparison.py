@@ -141,6 +141,7 @@ def test_failed_measurements_are_left_out_and_a_device_without_any_is_told(first
     break_measurement(second, 1)
     found = compare([first, second])
     assert "s01" not in found.fronts[1].points
+    assert found.notes[0].endswith("1 of 8 subnets lack a figure, and are left out.")
     for index in range(8):
         break_measurement(second, index)
     found = compare([first, second])
