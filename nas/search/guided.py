@@ -158,7 +158,8 @@ class Guided:
             return chosen
         # A bound on what is learned hides what is wrongly expected to break it.
         rare = self._rarest(rows, scores)
-        return np.concatenate([chosen[: count - 1], rare[None], chosen[count - 1 :]])
+        # Second, so that a batch which the budget cuts short is the beginning of a whole one.
+        return np.concatenate([chosen[:1], rare[None], chosen[1:]])
 
     def _rarest(self, rows: Genes, scores: Floats) -> Genes:
         """Of the choices that were evaluated least of late, the most promising row that has one."""

@@ -72,10 +72,13 @@ def test_one_objective_under_a_bound():
 
 
 @pytest.mark.slow
-def test_a_short_search_is_the_beginning_of_a_long_one():
-    short = search(SPACE, smooth, budget=33, seed=4)
-    long = search(SPACE, smooth, budget=45, seed=4)
-    assert long.architectures[:33] == short.architectures
+@pytest.mark.parametrize("constraints", [[], [Constraint(objective=0, operator="<=", bound=0.12)]])
+def test_a_short_search_is_the_beginning_of_a_long_one(constraints):
+    """Also where the budget cuts the last batch short, after 1, 2 or 3 of 5."""
+    long = search(SPACE, smooth, budget=45, seed=4, constraints=constraints)
+    for budget in (31, 32, 33):
+        short = search(SPACE, smooth, budget=budget, seed=4, constraints=constraints)
+        assert long.architectures[:budget] == short.architectures
 
 
 def test_an_objective_that_never_changes_does_no_harm():
