@@ -55,12 +55,13 @@ class Box:
             feasible: Which of them are within the bounds, `(n,)`.
             ceilings: The upper bound of each objective, `(m,)`; infinity without one.
         """
-        everything = cls.around(values)
         if not feasible.any():
-            return everything
-        worst = np.maximum(everything.reference, _typical_worst(values))
-        corner = np.where(np.isfinite(ceilings), np.minimum(worst, ceilings), -np.inf)
+            return cls.around(values)
         found = cls.around(values[feasible])
+        if not np.isfinite(ceilings).any():
+            return found
+        worst = np.maximum(cls.around(values).reference, _typical_worst(values))
+        corner = np.where(np.isfinite(ceilings), np.minimum(worst, ceilings), -np.inf)
         return replace(found, reference=np.maximum(found.reference, corner))
 
     def gains(self, values: Floats) -> Floats:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from nas.search.candidates import Candidates
 from nas.search.constraints import total_violation
-from nas.search.directions import Box, draw_directions, lengths
+from nas.search.directions import Box, Mask, draw_directions, lengths
 from nas.search.enumeration import enumerate_genes
 from nas.search.initial import initial_population
 from nas.search.inner_search import RowHash, evolve
@@ -19,8 +18,6 @@ from nas.search.problem import Floats, Genes, Problem
 from nas.search.variation import canonical, mutate
 from predictors.quality import QualityPredictor
 from search_spaces import Architecture
-
-Mask = npt.NDArray[np.bool_]
 
 _PER_BATCH = 16
 _BATCHES = (5, 20)
