@@ -14,6 +14,12 @@ Update = Callable[[float, str], None]
 LINE_EVERY_S = 10.0
 
 
+def open_console(*, stderr: bool = False) -> Console:
+    """A console that breaks lines for a terminal only: a file or a pipe has no width to fit in."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=1000)
+
+
 @contextmanager
 def progress(console: Console, title: str, total: float) -> Iterator[Update]:
     """Show how far a stage is.

@@ -17,6 +17,7 @@ from nas.config import Config, check_same_supernet, load_config
 from nas.environment import describe_environment
 from nas.events import Events
 from nas.lock import Lock
+from nas.progress import open_console
 from nas.run_directory import RunDirectory, short
 from nas.store import EvaluationStore
 from search_spaces.errors import UserError
@@ -51,7 +52,7 @@ class Run:
         self.connection = connection
         self.store = EvaluationStore(connection)
         self.events = Events(directory.events)
-        self.console = console if console is not None else _stderr()
+        self.console = console if console is not None else open_console(stderr=True)
         self._lock = lock
 
     @classmethod
@@ -151,9 +152,3 @@ def check_unchanged(config: Config, directory: RunDirectory) -> None:
             "file from a copy, or give another directory with output=DIRECTORY"
         ) from None
     check_same_supernet(config, previous, short(directory.path))
-
-
-def _stderr() -> Console:
-    """A console that breaks lines for a terminal only: a file or a pipe has no width to fit in."""
-    console = Console(stderr=True)
-    return console if console.is_terminal else Console(stderr=True, width=1000)

@@ -42,9 +42,10 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 def _print(columns: list[Any], rows: list[list[Any]]) -> None:
     """A table on stdout, as wide as it needs to be where that is no terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from nas.progress import open_console
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
@@ -53,9 +54,7 @@ def _print(columns: list[Any], rows: list[list[Any]]) -> None:
         )
     for row in rows:
         table.add_row(*(Text(cell.text) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=1000)
+    console = open_console()
     with console.capture() as text:
         console.print(table)
     print_text(text.get().rstrip("\n"))
