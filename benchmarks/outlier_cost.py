@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.results import number, table, write_results
+from latency.onnxruntime_session import cpu_session
 from latency.policy import CONTRIB
 
 INPUTS, OUTPUTS, COLUMNS = 384, 128, 12
@@ -33,7 +33,8 @@ def main() -> int:
     rows = []
     for count in ROWS:
         x = {"x": np.random.default_rng(0).normal(size=(count, INPUTS)).astype(np.float32)}
-        sessions = [session(layer(columns)) for columns in (0, COLUMNS)]
+        models = [layer(columns).SerializeToString() for columns in (0, COLUMNS)]
+        sessions = [cpu_session(model, threads=1) for model in models]
         times = np.empty((ROUNDS, 2))
         for turn in range(ROUNDS):
             for place, one in enumerate(sessions):
@@ -94,15 +95,6 @@ def layer(columns: int) -> onnx.ModelProto:
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(CONTRIB, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
-
-
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """One thread on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.results import FOLDER, number, percent, table, write_results
 from latency.graphs import GraphLibrary
+from latency.onnxruntime_session import cpu_session
 from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import Config, load_config
 from nas.run import Run
@@ -132,9 +132,7 @@ def compare(supernet: TrainedSupernet, library: GraphLibrary, arch: Architecture
     """One subnet on the test split: metrics both ways, and the largest difference of a logit."""
     network = supernet.model.extract(arch).network()
     model = library.assemble(network).SerializeToString()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = cpu_session(model, threads=1)
     worst, excess, means = 0.0, 0.0, []
     allowed = max(EXACT, tolerance(supernet.space.schemes(arch)))
 

@@ -39,7 +39,7 @@ class OnnxRuntimeBackend:
     Spinning is off unless asked for. With one thread it does not matter. With two on two cores,
     spinning was 10 to 20 % faster while a core was mostly free, and 2 to 3 times slower (15 to
     24 ms against 7) as soon as other processes wanted both: the repeatable choice is the
-    default. The deployed session has to make the same one (`session.intra_op.allow_spinning`).
+    default. The JSON beside an export names it for the deployed session (`session_config`).
     """
 
     name = "onnxruntime"

@@ -55,6 +55,7 @@ images = (pixels / 255 - np.float32([{mean}])) / np.float32([{std}])
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = {threads}  # as it was measured
+options.add_session_config_entry("session.x64quantprecision", "1")  # exact 8-bit sums
 providers = ["CPUExecutionProvider"]
 session = onnxruntime.InferenceSession("{_model(subnet)}", options, providers)
 (logits,) = session.run(["logits"], {{"images": images.transpose(0, 3, 1, 2)}})

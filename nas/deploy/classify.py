@@ -41,6 +41,8 @@ class Classifier:
         self.std = np.array(normalisation["std"], dtype=np.float32)[:, None, None]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = how["runtime"]["intra_op_num_threads"]
+        for name, value in how["runtime"].get("session_config", {}).items():
+            options.add_session_config_entry(name, value)
         provider = how["runtime"].get("provider", "CPUExecutionProvider")
         self.session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
 

@@ -43,6 +43,8 @@ class Generator:
             self.tokenizer = Tokenizer.from_file(str(path.parent / how["tokenizer_file"]))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = how["runtime"]["intra_op_num_threads"]
+        for name, value in how["runtime"].get("session_config", {}).items():
+            options.add_session_config_entry(name, value)
         provider = how["runtime"].get("provider", "CPUExecutionProvider")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         self.outputs = [port.name for port in self.session.get_outputs()]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +17,7 @@ from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
 from latency.export import write_network
 from latency.onnx_form import ONNX_FACTS
+from latency.onnxruntime_session import cpu_session
 from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import QUALITIES
 from nas.run import Run
@@ -140,9 +140,7 @@ class Exporter:
         self, path: Path, arch: Architecture, network: Network
     ) -> tuple[float, dict[str, float]]:
         """Difference from the supernet, and the test metrics, in onnxruntime on this host."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.lab.profile.threads
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(path, self.lab.profile.threads)
         worst, allowed = 0.0, max(TOLERANCE, tolerance(self.lab.space.schemes(arch)))
 
         @torch.inference_mode()

@@ -12,6 +12,7 @@ import numpy as np
 from latency.compute_plan import compute_plan_of
 from latency.device_profile import DeviceProfile
 from latency.measurement import FAILED, Measurement
+from latency.onnxruntime_session import session_config
 from latency.resources import amounts_of, resource_fields
 from nas.atomic import read_json, write_json
 from nas.progress import progress
@@ -260,6 +261,7 @@ def _runtime(profile: DeviceProfile) -> dict[str, Any]:
     runtime: dict[str, Any] = {"name": profile.backend}
     if profile.backend == "onnxruntime":
         runtime["provider"] = profile.provider
+        runtime["session_config"] = session_config(profile.spinning)
     return {**runtime, "intra_op_num_threads": profile.threads, **profile.options}
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from latency.export import write_network
 from latency.graphs import GraphLibrary
+from latency.onnxruntime_session import session_config
 from nas.deploy.classify import Classifier, read_image
 from nas.deploy.generate import Generator
 from nas.stages.companions import write_companions
@@ -18,7 +19,11 @@ from nas.tasks import build_task
 from search_spaces import DecoderSpace, VisionTransformerSpace
 from supernet.families import build_supernet
 
-RUNTIME = {"provider": "CPUExecutionProvider", "intra_op_num_threads": 1}
+RUNTIME = {
+    "provider": "CPUExecutionProvider",
+    "intra_op_num_threads": 1,
+    "session_config": session_config(spinning=False),
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,12 @@ def exported(folder, space, task, library):
     how = {"runtime": RUNTIME, "inputs": inputs, "task": task.record}
     (folder / "s00.json").write_text(json.dumps({**how, **write_companions(task, folder)}))
     return model
+
+
+def runs_as_measured(session):
+    """Whether a session has the options that the JSON names."""
+    options, given = session.get_session_options(), RUNTIME["session_config"]
+    return given == {name: options.get_session_config_entry(name) for name in given}
 
 
 def run(folder, *arguments):
@@ -73,6 +84,7 @@ def test_images_are_fed_as_in_training(tmp_path, library, photos, channels):
     model = exported(tmp_path, space, task, library)
     files = sorted(photos.rglob("*.png"))
     classify = Classifier(tmp_path / "s00.onnx")
+    assert runs_as_measured(classify.session)
     logits = classify.logits(
         np.stack([read_image(file, image_size=8, channels=channels) for file in files])
     )
@@ -124,6 +136,7 @@ def test_a_text_is_continued_as_without_a_cache(tmp_path, library, tokenizer):
     )
     model = exported(tmp_path, space, task, library)
     generate = Generator(tmp_path / "s00.onnx")
+    assert runs_as_measured(generate.session)
     tokens = generate.encode("größe net")
     (expected,) = task.tokenizer.encode(["größe net".encode()])
     assert tokens == expected.tolist()

@@ -24,6 +24,7 @@ import nas.stages.supernet
 from latency.backend import ModelRejectedError
 from latency.database import connect
 from latency.onnxruntime_backend import OnnxRuntimeBackend
+from latency.onnxruntime_session import session_config
 from latency.timing import TimingConfig
 from nas.cli import main
 from nas.deploy.classify import Classifier
@@ -339,6 +340,7 @@ def test_exports_give_what_the_subnet_gives(name, request):
         assert subnet["max_abs_difference"] <= 1e-4
         path = directory / subnet["export"]
         how = load(path.with_suffix(".json"))
+        assert how["runtime"]["session_config"] == session_config(spinning=False)
         assert how["model"] == path.name
         run = runtime(path)
         assert [value.name for value in run.get_inputs()] == [p["name"] for p in how["inputs"]]
