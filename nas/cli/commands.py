@@ -187,7 +187,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument(
             "--best",
             metavar="BOUND",
-            help='write only the best subnet within a bound, such as "latency_ms <= 2"',
+            help='write only the best subnet within bounds, such as "latency_ms <= 2" or '
+            '"latency_ms <= 2, size_bytes <= 500000"',
         )
         parser.add_argument(
             "--output", metavar="FILE", help="where --best writes to (default: best.onnx)"
