@@ -162,10 +162,21 @@ def _list(directory: Path, files: Mapping[str, Facts], version: str) -> list[Lis
         reason = (error.strerror or str(error)).lower()
         return [_damaged(directory, "", version, f"{short(directory)} cannot be read: {reason}")]
     there = {one.device for one in listed}
-    started = [str(e["device"]) for e in events[-50:] if e.get("device") and "command" in e]
-    if started and started[-1] not in there and not listed[0].error:
-        listed.append(_entry(directory, started[-1], started[-1], files, version, None, events))
+    for device in _started(events)[:1]:
+        if device not in there and not listed[0].error:
+            listed.append(_entry(directory, device, files, version, None, events))
     return listed
+
+
+def _started(events: Sequence[Event]) -> list[str]:
+    """Devices of the commands that work on a run, the last first."""
+    return [
+        str(event["device"])
+        for event in reversed(events)
+        if event.get("event") == "command_started"
+        and event.get("command") != "report"
+        and event.get("device")
+    ]
 
 
 def _load(
@@ -185,13 +196,13 @@ def _load(
     except UserError as error:
         return _damaged(directory, suffix, version, str(error))
     device = suffix or first or (data.front.device.name if data else "")
-    return _entry(directory, device, suffix, files, version, data, events)
+    device = device or next(iter(_started(events)), "")
+    return _entry(directory, device, files, version, data, events)
 
 
 def _entry(
     directory: Path,
     device: str,
-    suffix: str,
     files: Mapping[str, Facts],
     version: str,
     data: RunData | None,

@@ -32,15 +32,17 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError:  # it is not there yet, or nobody may look into it
         return
-    names = {entry.name for entry in entries}
+    folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    names = {entry.name for entry in entries} - {entry.name for entry in folders}
     if "config.yaml" in names and names.intersection(MARKS):
         yield folder
         return
-    for entry in entries:
-        if depth and not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+    for entry in folders if depth else ():
+        if not entry.name.startswith("."):
             yield from _below(Path(entry.path), depth - 1)
 
 
@@ -52,9 +54,9 @@ def stage_files(directory: Path) -> dict[str, Facts]:
             outside, or never end.
     """
     found = {}
-    for entry in os.scandir(directory):
-        if entry.name not in SHARED and not _is_of_device(entry.name):
-            continue
+    with os.scandir(directory) as entries:
+        own = [entry for entry in entries if entry.name in SHARED or _is_of_device(entry.name)]
+    for entry in own:
         facts = entry.stat(follow_symlinks=False)
         if not stat.S_ISREG(facts.st_mode):
             raise UserError(

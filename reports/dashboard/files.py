@@ -58,7 +58,8 @@ def exported_files(directory: Path, subnet: FrontSubnet, script: str | None) -> 
         return []
     folder = PurePosixPath(subnet.export).parent
     try:
-        names = sorted(entry.name for entry in os.scandir(directory / folder))
+        with os.scandir(directory / folder) as entries:
+            names = sorted(entry.name for entry in entries)
     except (OSError, ValueError):
         return []
     own = [name for name in names if name.startswith(f"{subnet.name}.")]

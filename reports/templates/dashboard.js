@@ -332,10 +332,12 @@
     const several = state.runs.length > 1;
     state.runs.forEach((id, index) => {
       const own = placed.filter((point) => point.run === id);
-      const name = several && own.length ? own[0].label + ": " : "";
+      // Of several runs the legend has one entry each.
+      const name = several && own.length ? own[0].label : "", quiet = several ? { showlegend: false } : {};
+      const title = (text) => several ? name : text;
       const paint = colour(tone(index)), shape = MARKS[index % MARKS.length];
-      dots(own.filter((point) => point.kind === "evaluated" && within.has(point)), name + "evaluated, predicted", { size: 5, color: several ? paint : colour("grey"), opacity: 0.45 });
-      dots(own.filter((point) => point.kind === "reference"), name + "uniform subnets", { size: 9, symbol: "cross-thin-open", color: several ? paint : colour("muted"), line: { width: 1.5 } });
+      dots(own.filter((point) => point.kind === "evaluated" && within.has(point)), title("evaluated, predicted"), { size: 5, color: several ? paint : colour("grey"), opacity: 0.45 }, quiet);
+      dots(own.filter((point) => point.kind === "reference"), title("uniform subnets"), { size: 9, symbol: "cross-thin-open", color: several ? paint : colour("muted"), line: { width: 1.5 } }, quiet);
       const front = own.filter((point) => point.kind === "front");
       const links = { x: [], y: [] }, rings = { x: [], y: [] };
       for (const point of front) {
@@ -347,7 +349,7 @@
       if (rings.x.length) {
         const shade = several ? paint : colour("predicted");
         traces.push({ type: "scatter", mode: "lines", x: links.x, y: links.y, hoverinfo: "skip", showlegend: false, line: { color: shade, width: 1 }, opacity: 0.6 });
-        traces.push({ type: "scatter", mode: "markers", x: rings.x, y: rings.y, hoverinfo: "skip", name: escaped(name + "as predicted"), marker: { size: 6, symbol: "circle-open", color: shade, line: { width: 1.2 } }, opacity: 0.7 });
+        traces.push({ type: "scatter", mode: "markers", x: rings.x, y: rings.y, hoverinfo: "skip", name: "as predicted", showlegend: !several, marker: { size: 6, symbol: "circle-open", color: shade, line: { width: 1.2 } }, opacity: 0.7 });
       }
       const full = (point) => point.status === "ok" && isMeasured(point, x.id) && isMeasured(point, y.id);
       const group = (chosen, title, symbol, paintIt, more) => dots(chosen, title, { size: 9, symbol, color: paintIt, line: { width: symbol.endsWith("-open") ? 2 : 0 } },
@@ -356,10 +358,10 @@
       group(out.filter(full), "out of bounds", shape, colour("grey"), { showlegend: false, opacity: 0.45 });
       group(out.filter((point) => !full(point)), "out of bounds", shape + "-open", colour("grey"), { showlegend: false, opacity: 0.55 });
       const inside = front.filter((point) => within.has(point));
-      group(inside.filter(full), name + "front, measured", shape, paint);
-      group(inside.filter((point) => !full(point)), name + "front, not measured or not repeatable", shape + "-open", paint);
-      dots(own.filter((point) => point.kind === "spare"), name + "front, not exported (predicted)",
-        { size: 8, symbol: shape + "-open", color: own.filter((point) => point.kind === "spare").map((point) => within.has(point) ? paint : colour("grey")), line: { width: 1.5 }, opacity: 0.75 });
+      group(inside.filter(full), title("front, measured"), shape, paint);
+      group(inside.filter((point) => !full(point)), title("front, not measured or not repeatable"), shape + "-open", paint, several && inside.some(full) ? quiet : {});
+      dots(own.filter((point) => point.kind === "spare"), title("front, not exported (predicted)"),
+        { size: 8, symbol: shape + "-open", color: own.filter((point) => point.kind === "spare").map((point) => within.has(point) ? paint : colour("grey")), line: { width: 1.5 }, opacity: 0.75 }, several && inside.length ? quiet : {});
     });
     const ring = (chosen, name, shade, wide, more) => {
       const there = chosen.filter((point) => known(valueOf(point, x.id)) && known(valueOf(point, y.id)));
@@ -463,8 +465,8 @@
       if (!four) continue;
       const value = element("dd", {}, figureOf(point, one));
       if (one.kind === "latency" && known(four[1])) {
-        const interval = known(four[2]) ? `95 % in ${significant(four[2])} to ${significant(four[3])}, ` : "";
-        value.append(element("small", {}, `measured, ${interval}predicted ${show(one, four[0])}`));
+        const interval = known(four[2]) ? `, ${significant(four[2])} to ${significant(four[3])}` : "";
+        value.append(element("small", {}, "measured" + interval), element("small", {}, "predicted " + show(one, four[0])));
       } else if (one.kind === "latency") value.append(element("small", {}, "predicted"));
       facts.append(element("dt", {}, one.label), value);
     }
