@@ -116,8 +116,9 @@ class Catalogue:
 
         Raises:
             KeyError: There is no such run.
+            UserError: It is damaged.
         """
-        return next(one.directory for one in self._look() if one.id == id)
+        return self._find(id).directory
 
     def _find(self, id: str) -> Listed:
         one = next((one for one in self._look() if one.id == id), None)

@@ -63,6 +63,8 @@ def exported_files(directory: Path, subnet: FrontSubnet, script: str | None) -> 
     except (OSError, ValueError):
         return []
     own = [name for name in names if name.startswith(f"{subnet.name}.")]
+    if not own:
+        return []
     own.sort(key=lambda name: (name.endswith(".json"), name))
     common = [PurePosixPath(script).name] if script else []
     wanted = [*own, *(name for name in [*common, "tokenizer.json"] if name in names)]

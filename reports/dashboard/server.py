@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import socketserver
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from plotly.offline import get_plotlyjs
 
@@ -34,6 +35,8 @@ _TYPES = {
     ".json": "application/json",
 }
 _JSON = _TYPES[".json"]
+_NOT_FOUND = "there is no such run or page; see /"
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]+)?", re.ASCII)
 IDLE_S = 60.0
 """After which a connection that asks nothing is closed."""
 
@@ -91,20 +94,20 @@ class _Handler(BaseHTTPRequestHandler):
                 f"Host {self.headers.get('Host')!r} is not this server; open {self.server.url}",
             )
             return
-        address = urlsplit(self.path)
-        first, *rest = [unquote(part) for part in address.path.lstrip("/").split("/")]
+        path, _, query = self.path.partition("?")
+        parts = [unquote(part) for part in path.removeprefix("/").split("/")]
         try:
-            self._answer(first, rest, parse_qs(address.query).get("run", []))
-        except (KeyError, StopIteration):
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such run or page; see /")
+            self._answer(parts, parse_qs(query).get("run", []))
+        except KeyError:
+            self._refuse(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except UserError as error:
             self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
 
     do_HEAD = do_GET
 
-    def _answer(self, first: str, rest: list[str], runs: list[str]) -> None:
+    def _answer(self, parts: list[str], runs: list[str]) -> None:
         catalogue = self.server.catalogue
-        match [first, *rest]:
+        match parts:
             case [""]:
                 self._send(asset("dashboard.html"), ".html")
             case ["assets", name] if name in _ASSETS:
@@ -121,13 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
             case ["files", id, *path] if path:
                 self._send_file(id, "/".join(path))
             case _:
-                self._refuse(HTTPStatus.NOT_FOUND, "there is no such page; see /")
+                self._refuse(HTTPStatus.NOT_FOUND, _NOT_FOUND)
 
     def _is_meant(self) -> bool:
         """Whether the request names this server: a page elsewhere may have its name point here."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        found = _HOST.fullmatch(self.headers.get("Host", "").lower())
         own = {*LOCAL, self.server.host.lower(), str(self.connection.getsockname()[0])}
-        return host is not None and host in own
+        return found is not None and (found[1] or found[2]) in own
 
     def _send(self, text: str, kind: str, headers: Mapping[str, str] | None = None) -> None:
         body = text.encode()
