@@ -41,6 +41,7 @@ class Listed:
     error: str = ""
     """What is damaged, in a line."""
     changed_s: float = 0.0
+    hypervolume: float | None = None
 
 
 class Catalogue:
@@ -54,6 +55,7 @@ class Catalogue:
         self.folders = tuple(folders)
         self._lock = threading.Lock()
         self._known: dict[Path, tuple[str, list[Listed]]] = {}
+        self._choosers: dict[str, tuple[str, Json]] = {}
         self._pages: dict[str, tuple[str, str]] = {}
 
     def runs(self) -> Json:
@@ -75,7 +77,11 @@ class Catalogue:
         head = {"schema": 1, "id": id, "version": one.version, "label": _label(one)}
         if one.data is None:
             return {**head, "axes": [], "points": [], "notices": [], "quality": None}
-        return {**head, **chooser(one.directory, one.data, short(one.directory), one.own_device)}
+        known = self._choosers.get(id)
+        if known is None or known[0] != one.version:
+            found = chooser(one.directory, one.data, short(one.directory), one.own_device)
+            known = self._choosers[id] = (one.version, found)
+        return {**head, **known[1]}
 
     def compare(self, ids: Sequence[str]) -> Json:
         """`GET /api/compare?run=ID&run=ID`: the same as `nas compare --json`.
@@ -219,6 +225,7 @@ def _entry(
         events=events,
         own_device=None if own == device else device,
         changed_s=max((facts[2] for facts in files.values()), default=0) / 1e9,
+        hypervolume=hypervolume_of(data.search) if data else None,
     )
 
 
@@ -285,7 +292,7 @@ def _told(one: Listed) -> Json:
         "note": status.note,
         "progress": status.progress,
         "ends_s": status.ends_s and round(status.ends_s),
-        "hypervolume": hypervolume_of(data.search) if data else None,
+        "hypervolume": one.hypervolume,
         "front": front,
         "evaluated": len(data.search.evaluated) if data and data.search else None,
         "objectives": list(data.front.objectives) if data else [],

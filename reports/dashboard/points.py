@@ -60,8 +60,6 @@ def chooser(directory: Path, data: RunData, run: str, device: str | None) -> Jso
     commands = Commands(data, run, device)
     points = []
     for subnet in front.subnets:
-        look = _look(subnet.architecture, most.layers)
-        look |= {"lines": [*look["lines"], *compute_plans(subnet)]}
         points.append(
             {
                 "name": subnet.name,
@@ -70,7 +68,8 @@ def chooser(directory: Path, data: RunData, run: str, device: str | None) -> Jso
                 "status": _status(subnet),
                 "files": exported_files(directory, subnet, front.script),
                 "command": commands.of(subnet.architecture, f"{subnet.name}.onnx"),
-                **look,
+                "plans": list(compute_plans(subnet)),
+                **_look(subnet.architecture, most.layers),
             }
         )
     for kind, point in rest:

@@ -226,13 +226,15 @@
   // --- bounds ----------------------------------------------------------------------------------------
   function drawBounds() {
     const place = byId("bounds"), there = new Map([...place.children].map((box) => [box.dataset.id, box]));
+    let next = place.firstChild;
     for (const one of axes) {
       const values = points.filter((point) => point.kind !== "reference").map((point) => valueOf(point, one.id)).filter(known);
       if (!values.length) continue;
       let box = there.get(one.id);
       if (!box) box = newBound(one.id);
       there.delete(one.id);
-      place.append(box);
+      if (box === next) next = next.nextSibling;
+      else place.insertBefore(box, next);  // moved only where it must be: moving takes the focus
       box.range = [Math.min(...values), Math.max(...values)];
       box.log = wantsLog(values);
       fillBound(box, one);
@@ -458,7 +460,13 @@
       parts.push(element("p", { className: "fine swatches" }, element("span", { className: "swatch heads" }), `heads, of ${point.limits.heads}`,
         element("span", { className: "swatch ffn" }), `FFN, of ${point.limits.ffn}`, element("span", { className: "swatch dropped" }), "dropped"));
     }
-    parts.push(element("p", { className: "fine" }, [...point.lines, point.ends || ""].filter(Boolean).join("; ")));
+    if (point.policy) {
+      const bits = (name, text) => [element("span", { className: "swatch " + name }), text];
+      parts.push(element("p", { className: "fine swatches" }, "Weights of ", ...bits("bits32", "32"), ...bits("bits16", "16"), ...bits("bits8", "8"), ...bits("bits4", "4 bits"), ...bits("bits8 dotted", "inputs of 8 bits too")));
+    }
+    // Squares say what each layer's precision is; their lines would be long.
+    const words = point.policy ? [...point.lines.slice(0, 3), point.ends || ""] : point.lines;
+    parts.push(element("p", { className: "fine" }, [...words, ...(point.plans || [])].filter(Boolean).join("; ")));
     const facts = element("dl");
     for (const one of axes) {
       const four = point.values[one.id];
@@ -488,7 +496,9 @@
         setTimeout(() => { copy.textContent = "Copy"; }, 1500);
       });
       parts.push(element("h4", {}, "Write this subnet to a file"), text, copy);
-    } else if (point.kind !== "front") {
+    } else if (point.kind === "front") {
+      parts.push(element("p", { className: "fine" }, "No bound of nas export --best gives this subnet: it is none of the search's front, or the search has gone on since."));
+    } else {
       parts.push(element("p", { className: "fine" }, "nas export gives subnets of a finished search's front only."));
     }
     place.replaceChildren(...parts);
@@ -502,6 +512,9 @@
     state.pick = keyOf(point);
     changed();
   }
+
+  // The column of the pictures comes after the names.
+  const layersAt = () => state.runs.length > 1 ? 2 : 1;
 
   // --- the table -------------------------------------------------------------------------------------------
   function columns() {
@@ -539,7 +552,8 @@
         const cell = element("th", { scope: "col", className: one.number ? "number" : "" }, button);
         cell.dataset.id = one.id;
         return cell;
-      }), element("th", { scope: "col" }, "Layers"), element("th", { scope: "col" }, "Files")));
+      }), element("th", { scope: "col" }, "Files")));
+      head.rows[0].cells[layersAt()].before(element("th", { scope: "col" }, "Layers"));
     }
     for (const cell of head.rows[0].cells) {
       if (cell.dataset.id === state.sort) cell.setAttribute("aria-sort", state.down ? "descending" : "ascending");
@@ -582,9 +596,9 @@
     const name = element("button", { type: "button", className: "name" }, point.name);
     row.append(element("th", { scope: "row" }, ...(state.runs.length > 1 ? [mark(point.index)] : []), name, element("span", { className: "star", title: "best within the bounds" }, "★")));
     for (const one of shown.slice(1)) row.append(element("td", { className: one.number ? "number" : "" }, one.text(point)));
-    row.append(element("td", {}, ...(point.limits.layers ? [shape(point, 104, 30, false)] : [point.lines.join(", ")])));
     row.append(element("td", { className: "files-cell" }, ...(point.files || []).filter((file) => /\/[^/]+\.(onnx|engine|pt2|json)$/.test(file) && file.includes("/" + point.name + "."))
       .map((file) => { const made = link(point, file); made.textContent = file.split(".").pop(); return made; })));
+    row.cells[layersAt()].before(element("td", {}, ...(point.limits.layers ? [shape(point, 104, 30, false)] : [point.lines.join(", ")])));
     row.addEventListener("click", (event) => { if (event.target.tagName !== "A") pick(points.find((one) => keyOf(one) === row.dataset.key)); });
     name.addEventListener("keydown", (event) => {
       const next = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling }[event.key];
@@ -595,7 +609,7 @@
 
   // --- several runs -----------------------------------------------------------------------------------------
   async function drawCompare() {
-    const ready = state.runs.filter((id) => loaded.get(id)?.data.points.length);
+    const ready = state.runs.filter((id) => loaded.get(id)?.data.points.some((point) => point.kind === "front"));
     const key = ready.map((id) => id + loaded.get(id).version).join("|");
     byId("compare").hidden = ready.length < 2;
     if (ready.length < 2 || key === compareKey) return;
@@ -609,7 +623,7 @@
         element("td", { className: "number" }, known(one.hypervolume) ? one.hypervolume.toFixed(4) : "–"), element("td", { className: "number" }, known(one.leading) ? String(one.leading) : "–")))));
     const corner = answer.corner_text ? `Hypervolume is the share that a front dominates of the box between the best values of all fronts and the corner ${answer.corner_text}. Leading subnets are those that no subnet of any front dominates. ` : "";
     const shared = answer.architectures.length;
-    place.replaceChildren(element("div", { className: "scroll" }, table), element("p", { className: "fine" }, corner + (shared ? `${shared} architectures are known to two of the runs at least; nas compare lists them.` : "")),
+    place.replaceChildren(element("div", { className: "scroll" }, table), element("p", { className: "fine" }, corner + (shared ? `Architectures that two of the runs at least know: ${shared}; nas compare lists them.` : "")),
       ...answer.notes.map((note) => element("p", { className: "notice" }, note)));
   }
 
