@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
 from urllib.parse import parse_qs, unquote
 
 from plotly.offline import get_plotlyjs
@@ -33,6 +34,7 @@ _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".svg": "image/svg+xml",
 }
 _JSON = _TYPES[".json"]
 _NOT_FOUND = "there is no such run or page; see /"
@@ -109,8 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         catalogue = self.server.catalogue
         match parts:
             case [""]:
-                self._send(asset("dashboard.html"), ".html")
-            case ["assets", name] if name in _ASSETS:
+                self._send(asset("dashboard/index.html"), ".html")
+            case ["assets", *path] if (name := "/".join(path)) in _assets():
                 self._send(_asset(name), name[name.rindex(".") :])
             case ["api", "runs"]:
                 self._send_json(catalogue.runs())
@@ -196,8 +198,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the console is for what the user has to know."""
 
 
-_ASSETS = ("report.css", "dashboard.css", "plot.js", "dashboard.js", "plotly.js", "icon.svg")
-_TYPES[".svg"] = "image/svg+xml"
+@cache
+def _assets() -> frozenset[str]:
+    """What the page loads: the report's style, Plotly, and the files of its own folder."""
+    own = resources.files("reports").joinpath("templates", "dashboard").iterdir()
+    return frozenset(
+        ("report.css", "plot.js", "plotly.js", *(f"dashboard/{file.name}" for file in own))
+    )
 
 
 @cache

@@ -6,6 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nas.search.pareto import hypervolume
 from reports.dashboard import store
 from reports.sections import is_older, next_stage
 from reports.stages import RunData, Search, TrainingStep
@@ -76,10 +79,6 @@ def hypervolume_of(search: Search | None) -> float | None:
 
     The box is that of one search: figures of several cannot be compared.
     """
-    import numpy as np
-
-    from nas.search.pareto import hypervolume
-
     if search is None or len(search.evaluated) < 2:
         return None
     rows = [point.values for point in search.evaluated]

@@ -8,14 +8,18 @@ import socket
 import subprocess
 import threading
 from contextlib import closing, contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+import reports.page
 from reports.dashboard import Catalogue, DashboardServer
 from reports.page import asset
 from tests.reports.fixture_run import HOSTILE, build_vit_run, poison, read, write
 
+TEMPLATES = Path(reports.page.__file__).parent / "templates"
+MODULES = sorted((TEMPLATES / "dashboard").glob("*.js"))
 RUN = "/api/runs/runs%2Fdigits%40cpu"
 
 
@@ -64,16 +68,17 @@ def ask(server, path, method="GET", headers=None, body=None):
 
 
 def test_the_page_and_everything_that_it_loads(server):
-    status, headers, page = ask(server, "/")
+    status, headers, html = ask(server, "/")
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
-    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.decode())
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', html.decode())
     assert len(loaded) == 6
+    loaded += [f"/assets/dashboard/{path.name}" for path in MODULES]
     for path in loaded:  # of this server, as the policy allows no other
         status, headers, body = ask(server, path)
         assert (status, headers["X-Content-Type-Options"]) == (200, "nosniff")
         assert body
-    assert not re.search(rb"<script(?! src=)|\son\w+=|style=", page)
+    assert not re.search(rb"<script(?! (?:type=\"module\" )?src=)|\son\w+=|style=", html)
 
 
 def test_every_answer_has_a_policy_and_lets_no_other_page_read_it(server):
@@ -81,7 +86,7 @@ def test_every_answer_has_a_policy_and_lets_no_other_page_read_it(server):
         "/",
         "/api/runs",
         "/nothing",
-        "/assets/dashboard.js",
+        "/assets/dashboard/main.js",
         "/report/runs%2Fdigits%40cpu",
     ):
         _, headers, _ = ask(server, path, headers={"Origin": "http://elsewhere.example"})
@@ -249,7 +254,7 @@ def test_a_hostile_run_stays_text(tmp_path, monkeypatch):
             assert b"<script>alert(1)" not in page
             assert HOSTILE.encode() not in page
     # What the page makes of these texts is text: nothing is read as HTML anywhere.
-    script = asset("dashboard.js")
+    script = "".join(path.read_text() for path in MODULES)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 
@@ -269,10 +274,13 @@ def test_a_reader_that_goes_away_leaves_no_trace(server, capfd):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to read JavaScript with")
-@pytest.mark.parametrize("name", ["dashboard.js", "plot.js", "report.js"])
-def test_the_scripts_are_javascript(tmp_path, name):
-    (tmp_path / name).write_text(asset(name))
-    subprocess.run(["node", "--check", tmp_path / name], check=True)
+@pytest.mark.parametrize(
+    "path", [*MODULES, TEMPLATES / "plot.js", TEMPLATES / "report.js"], ids=str
+)
+def test_the_scripts_are_javascript(tmp_path, path):
+    copy = tmp_path / f"script{'.mjs' if path in MODULES else '.js'}"
+    copy.write_text(path.read_text())
+    subprocess.run(["node", "--check", copy], check=True)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -316,7 +324,7 @@ def test_the_page_in_a_browser(server, tmp_path):
 
 
 def test_the_page_names_every_place_that_the_script_looks_for():
-    page, script = asset("dashboard.html"), asset("dashboard.js")
-    wanted = set(re.findall(r'byId\("([\w-]+)"\)', script)) - {"log-", "front-figure"}
+    page, script = asset("dashboard/index.html"), "".join(map(Path.read_text, MODULES))
+    wanted = set(re.findall(r'byId\("([\w-]+)"\)', script)) - {"log-"}
     there = set(re.findall(r'id="([\w-]+)"', page))
     assert wanted <= there
