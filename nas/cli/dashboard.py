@@ -45,7 +45,7 @@ def _folder(name: str) -> Path:
     path = Path(name).expanduser()
     if path.exists() and not path.is_dir():
         raise UserError(f"{name} is a file; name the folder that runs lie in, or a run directory")
-    return path.absolute()
+    return path.resolve()
 
 
 def _listen(catalogue: Catalogue, host: str, port: int) -> DashboardServer:
@@ -103,7 +103,8 @@ def _announce(server: DashboardServer, catalogue: Catalogue, arguments: argparse
     if arguments.open:
         import webbrowser
 
-        webbrowser.open(server.url)
+        if not webbrowser.open(server.url):
+            print_line(f"nas dashboard: --open found no browser; open {server.url} yourself")
 
 
 def _stop(server: DashboardServer) -> NoReturn:

@@ -11,7 +11,7 @@ import { address, axes, bests, gather, isShown, keyOf, loaded, points, readAddre
 
 const { byId, known, wantsLog } = plotting;
 const POLL_MS = 2000, HIDDEN_MS = 15000;
-let listText = "";
+let listText = "", hasChosen = false;
 
 export function changed() {
   const some = axes.length > 0;
@@ -47,10 +47,12 @@ export function pick(point) {
 }
 
 export async function refresh() {
+  // What is gone or damaged is not shown on as if it were there.
+  for (const id of loaded.keys()) if (!listed.some((one) => one.id === id && one.stage !== "damaged")) loaded.delete(id);
   listed.forEach((one) => { const row = [...byId("runs").rows].find((each) => each.dataset.id === one.id); if (row) fillRow(row, one); });
   const wanted = state.runs.map((id) => listed.find((one) => one.id === id)).filter(Boolean);
   await Promise.all(wanted.map(async (one) => {
-    if (loaded.get(one.id)?.version === one.version) return;
+    if (!isStale(one)) return;
     const data = await ask(address("api", "runs", one.id));
     if (data && !data.error) loaded.set(one.id, { version: one.version, data });
   }));
@@ -58,6 +60,9 @@ export async function refresh() {
   changed();
   await drawCompare();
 }
+
+// Whether a chosen run has to be asked for, also after an answer that never came.
+const isStale = (one) => state.runs.includes(one.id) && one.stage !== "damaged" && loaded.get(one.id)?.version !== one.version;
 
 async function poll() {
   const answer = await ask("/api/runs");
@@ -69,14 +74,15 @@ async function poll() {
     live.className = "badge calm live";
     setText(live, "live");
     const text = JSON.stringify(answer);
-    const isNew = text !== listText;
+    const isNew = text !== listText || answer.runs.some((one) => isStale(one));
     setListed(answer.runs);
     listText = text;
-    const shown = state.runs.some((id) => listed.some((one) => one.id === id));
-    if (!shown) {
-      const newest = listed.filter((one) => one.stage !== "damaged").sort((a, b) => (b.front > 0) - (a.front > 0) || b.changed_s - a.changed_s)[0];
-      if (newest && !state.runs.length) state.runs = [newest.id];
+    if (!state.runs.length && !hasChosen) {  // a front to begin with, the newest
+      const whole = listed.filter((one) => one.stage !== "damaged");
+      whole.sort((a, b) => (b.front > 0) - (a.front > 0) || b.changed_s - a.changed_s);
+      state.runs = whole.slice(0, 1).map((one) => one.id);
     }
+    if (state.runs.length) hasChosen = true;
     drawRuns(answer.folders);
     if (isNew) await refresh();
   }

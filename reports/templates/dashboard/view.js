@@ -15,6 +15,7 @@ export const keyOf = (point) => point.run + "/" + point.name;
 export const address = (...parts) => "/" + parts.map(encodeURIComponent).join("/");
 export const tone = (index) => TONES[index % TONES.length];
 
+// The address holds all that was chosen, so that a view can be sent as a link.
 export function readAddress() {
   const words = new URLSearchParams(location.search);
   state.runs = words.getAll("run");
@@ -47,6 +48,7 @@ export function writeAddress() {
   if (address !== location.pathname + location.search) history.replaceState(null, "", address);
 }
 
+// Puts together what the chosen runs know; each figure is an axis once.
 export function gather() {
   const found = new Map();
   points = [];
@@ -61,6 +63,7 @@ export function gather() {
       points.push(Object.assign(point, { run: id, index, label: data.label, limits: data.limits, quality: data.quality }));
   });
   axes = [...found.values()];
+  if (!axes.length) return;  // what was chosen stays, for the runs to come back
   const ids = axes.map((one) => one.id);
   const first = (kind, other) => axes.find((one) => one.kind === kind && one.id !== other)?.id;
   if (!ids.includes(state.x)) state.x = first("latency") || ids[0] || "";
