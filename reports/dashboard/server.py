@@ -104,6 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, _NOT_FOUND)
         except UserError as error:
             self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        except (ArithmeticError, TypeError, ValueError) as error:
+            # Files that hold what no stage writes, such as an infinite width
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, f"the files of this run: {error}")
 
     do_HEAD = do_GET
 

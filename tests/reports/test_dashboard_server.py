@@ -258,6 +258,18 @@ def test_a_hostile_run_stays_text(tmp_path, monkeypatch):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 
+def test_a_number_that_json_does_not_know_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    front = build_vit_run(tmp_path / "odd", evaluated=20, size=3) / "front.json"
+    found = json.loads(front.read_text())
+    found["subnets"][0]["architecture"]["embed"] = "INFINITE"
+    front.write_text(json.dumps(found).replace('"INFINITE"', "1e999"))
+    with serving(tmp_path) as server:
+        assert json.loads(ask(server, "/api/runs")[2])["runs"][0]["stage"] == "done"
+        status, _, body = ask(server, "/api/runs/odd%40cpu")
+    assert (status, json.loads(body)["error"][:24]) == (422, "the files of this run: O")
+
+
 def test_no_run_at_all(tmp_path):
     with serving(tmp_path / "not there yet") as server:
         assert json.loads(ask(server, "/api/runs")[2])["runs"] == []
