@@ -62,13 +62,23 @@ def axes(data: RunData) -> tuple[Axis, ...]:
     for workload in data.workloads:
         if f"{workload}_ms" not in front.objectives:
             found.append(_objective_axis(f"{workload}_ms", data.workloads))
+        for resource in _RESOURCE_LABELS:
+            told = [s.latencies[workload] for s in front.subnets if workload in s.latencies]
+            name = f"{workload}_{resource}"
+            if name not in front.objectives and any(getattr(one, resource) for one in told):
+                found.append(_objective_axis(name, data.workloads))
     if any(subnet.quality.test is not None for subnet in front.subnets):
         found.append(_quality_axis(TEST, metric_on_test(front), "test"))
     for name in COSTS:
         values = [getattr(subnet, name) for subnet in front.subnets]
         if name not in front.objectives and any(values):
-            found.append(Axis(id=name, label=_COST_LABELS[name], kind="cost"))
+            found.append(cost_axis(name))
     return tuple(found)
+
+
+def cost_axis(name: str) -> Axis:
+    """The axis of an analytic cost, one of `COSTS`."""
+    return Axis(id=name, label=_COST_LABELS[name], kind="cost")
 
 
 def default_axes(found: Sequence[Axis]) -> tuple[Axis, Axis]:
@@ -142,7 +152,7 @@ def _objective_axis(name: str, workloads: Sequence[str]) -> Axis:
         label = "latency (ms)" if workload == "latency" else f"{workload} latency (ms)"
         return Axis(id=name, label=label, kind="latency")
     if name in COSTS:
-        return Axis(id=name, label=_COST_LABELS[name], kind="cost")
+        return cost_axis(name)
     for resource, label in _RESOURCE_LABELS.items():
         workload = name.removesuffix(f"_{resource}")
         if workload != name and workload in workloads:

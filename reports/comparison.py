@@ -95,6 +95,19 @@ def compare(paths: Sequence[Path]) -> Comparison:
         f"{file.parent} on {data.front.device.name}"
         for file, data in zip(files, loaded, strict=True)
     ]
+    return compare_loaded(labels, loaded)
+
+
+def compare_loaded(labels: Sequence[str], loaded: Sequence[RunData]) -> Comparison:
+    """Compare fronts that were read already.
+
+    Args:
+        labels: What each is called.
+        loaded: As many runs, seen from one device each.
+
+    Raises:
+        UserError: Nothing of the fronts can be compared.
+    """
     shared, notes = _shared(labels, loaded)
     subnets = _subnets(loaded, [w for w in _workloads(loaded) if _is_one(_calls(loaded, w))])
     if len(shared) < 2 and not subnets:

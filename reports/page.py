@@ -46,7 +46,7 @@ def write_report(directory: Path, output: Path, device_suffix: str = "") -> None
 
 def render(data: RunData) -> str:
     """The report as HTML text. Whatever the stage files say is escaped."""
-    script, plotly = asset("report.js"), str(get_plotlyjs())
+    script, plotly = report_script(), str(get_plotlyjs())
     most = limits(_architectures(data))
     front_axes = default_axes(axes(data)) if axes(data) else ()
     return (
@@ -111,6 +111,11 @@ def _architectures(data: RunData) -> list[dict[str, int | float | str | bool]]:
 def _sensitivities(data: RunData) -> str:
     found = data.front.sensitivities
     return "" if found is None else sensitivity_svg(found)
+
+
+def report_script() -> str:
+    """What draws the figures of a report."""
+    return asset("plot.js") + asset("report.js")
 
 
 def asset(name: str) -> str:

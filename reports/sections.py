@@ -235,8 +235,8 @@ def notices(data: RunData) -> list[str]:
     """What a reader must know before the figures."""
     found = []
     if not data.front.exported:
-        found.append(f"This run is not finished: {_next_stage(data)}, or nas run does the rest.")
-    elif data.search is not None and _is_older(data.front, data.search):
+        found.append(f"This run is not finished: {next_stage(data)}, or nas run does the rest.")
+    elif data.search is not None and is_older(data.front, data.search):
         found.append(
             "The search was made anew since these subnets were exported: nas export exports and "
             "measures those that it found."
@@ -269,7 +269,7 @@ def notices(data: RunData) -> list[str]:
     return found
 
 
-def _next_stage(data: RunData) -> str:
+def next_stage(data: RunData) -> str:
     """What comes next in a run whose front was not exported."""
     if data.supernet is None:
         return "nas train goes on with the training"
@@ -284,7 +284,7 @@ def _next_stage(data: RunData) -> str:
     return f"{count} subnets are evaluated, {found} so far, and nas search goes on"
 
 
-def _is_older(front: Front, search: Search) -> bool:
+def is_older(front: Front, search: Search) -> bool:
     """Whether a front was exported from another search than this one."""
     exported = [identity(subnet.architecture) for subnet in front.subnets]
     selected = [identity(search.evaluated[index].architecture) for index in search.selected]

@@ -182,6 +182,8 @@ class Search:
     algorithm: str = ""
     budget: int | None = None
     seed: int | None = None
+    known: int = 0
+    """Those of `evaluated`, the first ones, that were known before and cost no budget."""
     evaluated: list[Point] = field(default_factory=list)
     front: list[int] = field(default_factory=list)
     selected: list[int] = field(default_factory=list)

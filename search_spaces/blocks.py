@@ -33,6 +33,11 @@ class Workload:
             if value < least:
                 raise UserError(f"workload {name} {value} is below {least}; give at least {least}")
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that one call has in memory; of images, their number."""
+        return self.batch * (self.past + (self.sequence or 1))
+
     def to_json(self) -> dict[str, int]:
         """The fields that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -22,6 +22,8 @@ class Command(NamedTuple):
     """`module:function`, imported when the command runs."""
     takes: tuple[str, ...] = ()
     """Names of the argument groups in `add_arguments`."""
+    announces: bool = False
+    """Whether it prints its own JSON document, at its beginning, as it ends by Ctrl-C only."""
 
 
 COMMANDS: dict[str, Command] = {
@@ -97,6 +99,19 @@ COMMANDS: dict[str, Command] = {
         example="nas compare runs/pi runs/server --output pi-or-server.html",
         handler="nas.cli.compare:compare",
         takes=("runs",),
+    ),
+    "dashboard": Command(
+        summary="Show all runs in the browser, to choose subnets from.",
+        description=(
+            "Serve a page with all runs below the folders: how far each is, their fronts, and "
+            "bounds to choose a subnet by. It reads the files of the runs and changes nothing, "
+            "also while commands work on them, and shows what is new by itself. It serves until "
+            "Ctrl-C ends it."
+        ),
+        example="nas dashboard runs --port 8265",
+        handler="nas.cli.dashboard:dashboard",
+        takes=("folders",),
+        announces=True,
     ),
     "devices": Command(
         summary="List the device profiles, or clean a device up.",
@@ -183,11 +198,30 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
             default="compare.html",
             help="the page (default: compare.html)",
         )
+    if "folders" in command.takes:
+        parser.add_argument(
+            "folders",
+            metavar="FOLDER",
+            nargs="*",
+            default=["runs"],
+            help="where runs lie, or a run directory (default: runs)",
+        )
+        parser.add_argument(
+            "--port", metavar="N", type=int, default=8265, help="0 takes a free one (default: 8265)"
+        )
+        parser.add_argument(
+            "--host",
+            metavar="ADDRESS",
+            default="127.0.0.1",
+            help="the address to listen at (default: 127.0.0.1, which this host alone reaches)",
+        )
+        parser.add_argument("--open", action="store_true", help="open the page in the browser")
     if "best" in command.takes:
         parser.add_argument(
             "--best",
             metavar="BOUND",
-            help='write only the best subnet within a bound, such as "latency_ms <= 2"',
+            help='write only the best subnet within bounds, such as "latency_ms <= 2" or '
+            '"latency_ms <= 2, size_bytes <= 500000"',
         )
         parser.add_argument(
             "--output", metavar="FILE", help="where --best writes to (default: best.onnx)"

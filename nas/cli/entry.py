@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminations_interrupt():
             arguments = parse(words)
-            with stdout_to_stderr() if as_json else contextlib.nullcontext():
+            apart = as_json and not COMMANDS[name].announces
+            with stdout_to_stderr() if apart else contextlib.nullcontext():
                 summary = _handler(name)(arguments)
     except SystemExit as end:
         return int(end.code or 0)

@@ -100,12 +100,17 @@ def run_all(run: Run) -> dict[str, Any]:
     if run.config.search.bounds:
         space = build_space(run.config)
         refuse_impossible(run, space, measured=False)
+        _begin(run, "measure")
         measure(run, space)
         refuse_impossible(run, space, measured=True)
+    _begin(run, "train")
     trained = train(run)
     supernet = open_supernet(run)
+    _begin(run, "measure")
     measured = measure(run, supernet.space)
+    _begin(run, "search")
     searched = search(run, supernet)
+    _begin(run, "export")
     exported = export_and_measure(run, supernet)
     print_front(run)
     return {
@@ -116,3 +121,8 @@ def run_all(run: Run) -> dict[str, Any]:
         "front": short(run.directory.front),
         **report(run),
     }
+
+
+def _begin(run: Run, stage: str) -> None:
+    """Tell those who look on which stage is next."""
+    run.events.write("stage_started", stage=stage)

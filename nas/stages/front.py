@@ -17,7 +17,8 @@ from latency.resources import amounts_of, resource_fields
 from nas.atomic import read_json, write_json
 from nas.progress import progress
 from nas.run import Run
-from nas.search import parse_constraint
+from nas.search.choice import best_within, parse_bounds
+from nas.search.constraints import total_violation
 from nas.stages.companions import write_companions
 from nas.stages.exporter import Exported, Exporter
 from nas.stages.policies import measure_sensitivities
@@ -266,39 +267,49 @@ def _runtime(profile: DeviceProfile) -> dict[str, Any]:
 
 
 def export_best(run: Run, bound: str, output: Path) -> dict[str, Any]:
-    """Write the best subnet within a bound as one ONNX file, with a JSON beside it.
+    """Write the best subnet within bounds as one ONNX file, with a JSON beside it.
 
     All of the front that was searched is looked at: by the measured latency where a subnet was
     measured, else by the predicted one.
 
     Args:
         run: The run.
-        bound: Such as `latency_ms <= 2`.
+        bound: Such as `latency_ms <= 2`, or several that commas part.
         output: The file to write.
 
     Raises:
-        InfeasibleError: No subnet of the front is within the bound; names the nearest.
+        InfeasibleError: No subnet of the front is within the bounds; names the nearest.
         UserError: Another mistake.
     """
-    constraint = parse_constraint(bound, run.config.objectives)
+    bounds = parse_bounds(bound, run.config.objectives)
     supernet = open_supernet(run)
     found = _read_search(run, supernet)
     exporter = Exporter(run, supernet, output.absolute().parent)
     points = [found["evaluated"][index] for index in found["front"]]
     architectures = [supernet.space.architecture(point["architecture"]) for point in points]
-    name = str(constraint.objective)
-    measured = _measured(run, name)
-    bounded = np.array([measured.get(arch) or exporter.value(arch, name) for arch in architectures])
-    violation = constraint.violation(bounded)
-    if violation.min() > 0:
-        nearest = int(np.argmin(violation))
+    names = list(dict.fromkeys(str(one.objective) for one in bounds))
+    measured = [_measured(run, name) for name in names]
+    bounded = np.array(
+        [
+            [
+                known.get(arch) or exporter.value(arch, name)
+                for name, known in zip(names, measured, strict=True)
+            ]
+            for arch in architectures
+        ]
+    )
+    quality = np.array(
+        [exporter.value(arch, exporter.objectives.evaluated[0]) for arch in architectures]
+    )
+    best = best_within(bounded, names, quality, bounds)
+    if best is None:
+        nearest = int(np.argmin(total_violation(bounded, bounds, names)))
+        has = ", ".join(f"{name} {bounded[nearest, at]:.4g}" for at, name in enumerate(names))
         raise InfeasibleError(
-            f"no subnet of the front has {constraint}; the nearest has {constraint.objective} "
-            f"{bounded[nearest]:.4g}: {architectures[nearest].to_json()}; loosen the bound, or "
-            "search again with it in search.bounds"
+            f"no subnet of the front has {' and '.join(map(str, bounds))}; the nearest has {has}: "
+            f"{architectures[nearest].to_json()}; loosen the bound, or search again with it in "
+            "search.bounds"
         )
-    quality = [exporter.value(arch, exporter.objectives.evaluated[0]) for arch in architectures]
-    best = min(np.flatnonzero(violation == 0), key=lambda index: (quality[index], bounded[index]))
     subnet = exporter.export(output.stem, architectures[best])
     artifacts = {name: [artifact] for name, artifact in subnet.artifacts.items()}
     latencies = {

@@ -31,7 +31,7 @@ from nas.stages.search_start import SearchStart
 from nas.stages.supernet import TrainedSupernet, open_supernet
 from predictors.blocks import BlockCounts
 from predictors.protocol import ArchitecturePredictor
-from search_spaces import Architecture, TransformerSpace, UserError, Workload
+from search_spaces import Architecture, TransformerSpace, UserError
 
 
 class Objectives:
@@ -61,7 +61,7 @@ class Objectives:
         self.predictors = predictors
         self.resources = load_resources(run, space)
         # KV cache and MACs are those of the workload that asks the most.
-        self.workload = max(run.config.calls.values(), key=_tokens)
+        self.workload = max(run.config.calls.values(), key=lambda call: call.tokens)
         self._counts = BlockCounts(space)
         self._block_costs = [space.block_cost(b, self.workload) for b in self._counts.blocks]
 
@@ -284,10 +284,6 @@ def search_identity(run: Run, objectives: Objectives) -> dict[str, Any]:
         **space,
         **fidelities,
     }
-
-
-def _tokens(workload: Workload) -> int:
-    return workload.batch * (workload.past + (workload.sequence or 1))
 
 
 def check_search(run: Run, data: dict[str, Any], supernet_hash: str) -> None:

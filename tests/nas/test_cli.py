@@ -151,7 +151,7 @@ def test_export_mistakes(pipeline, capsys, arguments, expected):
     [
         (
             [],
-            "nas: give a command: run, train, measure, search, export, report, compare, devices, ",
+            "nas: give a command: run, train, measure, search, export, report, compare, dashb",
         ),
         (["rnu"], "nas: rnu is not a command; did you mean run? see nas --help\n"),
         (["--json"], "nas: --json is not a command; see nas --help\n"),
