@@ -216,7 +216,7 @@ class DecoderSpaceConfig(Section):
     )
     rotary_base: Positive = Field(
         default=10000.0,
-        description="Base of the wavelengths of rotary positions; of a pretrained network, its own.",
+        description="Base of rotary positions; of a pretrained network, its own.",
     )
     precision: Schemes = ()
     precision_ends: Ends = ()
