@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pretraining-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=200, help="of the sandwich rule")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of tuning")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--smoke", action="store_true", help="a tiny run, to see that it runs")
     options = parser.parse_args(argv)
     name, seeds = "pretrained", options.seeds
