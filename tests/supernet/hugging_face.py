@@ -40,7 +40,10 @@ TEXT = {
 
 
 def vit(**changes: object) -> ViTForImageClassification:
-    return _filled(ViTForImageClassification(ViTConfig(**{**VISION, **changes})))
+    settings = {**VISION, **changes}
+    if "id2label" in settings:
+        del settings["num_labels"]
+    return _filled(ViTForImageClassification(ViTConfig(**settings)))
 
 
 def bare_vit(**changes: object) -> ViTModel:
