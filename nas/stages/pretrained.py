@@ -96,7 +96,11 @@ def _check_tokenizer(task: Task, start: Pretrained) -> None:
     try:
         theirs = BpeTokenizer.load(path)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        reason = str(error).partition(";")[0]
+        raise UserError(
+            f"{path} cannot be used here: {reason}; no other tokenizer fits its weights, so take "
+            "another checkpoint"
+        ) from None
     if tokenizer_digest(theirs) != task.record["tokenizer"]["sha256"]:
         raise UserError(
             f"task.tokenizer is not the one of {start.folder.path}, to which the same tokens mean "

@@ -264,6 +264,24 @@ def test_another_tokenizer_than_the_checkpoints(language, capsys):
     )
 
 
+def test_a_tokenizer_that_is_not_on_bytes(language, capsys):
+    document = json.loads(Path("llama/tokenizer.json").read_text())
+    document["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "▁",
+        "prepend_scheme": "always",
+        "split": True,
+    }
+    Path("llama/tokenizer.json").write_text(json.dumps(document))
+    reason = "it marks spaces as SentencePiece does, and is not on bytes"
+    for tokenizer in ("bytes", "llama/tokenizer.json"):
+        assert main(["train", "text.yaml", *SMALL, f"task.tokenizer={tokenizer}"]) == 2
+        error = capsys.readouterr().err
+        assert reason in error
+        assert error.count("\n") == 1
+    assert "set task.tokenizer: bpe" in error  # of the task's own; the checkpoint's has no remedy
+
+
 def test_the_folder_by_another_spelling_is_the_same(vision, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     overrides = [*SMALL, "training.steps=1", "training.warmup_steps=0"]
