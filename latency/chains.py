@@ -81,9 +81,16 @@ def _vit_chain(
         module: nn.Module
         if block.kind == "attention":
             heads = block.width("heads")
-            module = vit.AttentionBlock(embed=embed, heads=heads, head_dim=space.head_dim)
+            module = vit.AttentionBlock(
+                embed=embed,
+                heads=heads,
+                head_dim=space.head_dim,
+                norm_epsilon=space.norm_epsilon,
+            )
         else:
-            module = vit.FfnBlock(embed=embed, ffn=block.width("ffn"))
+            module = vit.FfnBlock(
+                embed=embed, ffn=block.width("ffn"), norm_epsilon=space.norm_epsilon
+            )
         parts.append(
             Part(
                 name=f"{block.kind}.{index}",
@@ -114,7 +121,9 @@ def _decoder_chain(
         parts = tuple(
             Part(
                 name=f"ffn.{index}",
-                module=decoder.FfnBlock(embed=embed, ffn=block.width("ffn")).eval(),
+                module=decoder.FfnBlock(
+                    embed=embed, ffn=block.width("ffn"), norm_epsilon=space.norm_epsilon
+                ).eval(),
                 inputs=(names[index],),
                 outputs=(names[index + 1],),
             )
@@ -137,7 +146,11 @@ def _decoder_chain(
         Part(
             name=f"attention.{index}",
             module=decoder.AttentionBlock(
-                embed=embed, kv_heads=kv_heads, group=space.group, head_dim=space.head_dim
+                embed=embed,
+                kv_heads=kv_heads,
+                group=space.group,
+                head_dim=space.head_dim,
+                norm_epsilon=space.norm_epsilon,
             ).eval(),
             inputs=(names[index], *decoder.POSITIONS, *decoder.cached("past", index)),
             outputs=(names[index + 1], *decoder.cached("present", index)),
@@ -165,7 +178,9 @@ class _Positions(nn.Module):
 
     def __init__(self, space: DecoderSpace) -> None:
         super().__init__()
-        self.rotary = decoder.Rotary(context=space.context, head_dim=space.head_dim)
+        self.rotary = decoder.Rotary(
+            context=space.context, head_dim=space.head_dim, base=space.rotary_base
+        )
 
     def forward(self, x: Tensor, past: Tensor) -> decoder.Positions:
         positions: decoder.Positions = self.rotary(x.shape[:2], past.shape[2])

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from search_spaces.blocks import Block, Cost, Workload
 from search_spaces.errors import UserError
 from search_spaces.schemes import SCHEMES
-from search_spaces.transformer import TransformerSpace
+from search_spaces.transformer import TransformerSpace, check_positive
 
 BYTES_PER_CACHED = 4
+ROTARY_BASE = 10000.0
+"""Base of rotary positions (arXiv:2104.09864) unless a space says otherwise."""
 
 
 class DecoderSpace(TransformerSpace):
@@ -27,9 +29,12 @@ class DecoderSpace(TransformerSpace):
         drop_order: See `TransformerSpace`.
         precision: See `TransformerSpace`.
         precision_ends: See `TransformerSpace`.
+        norm_epsilon: Of RMSNorm; None is 1e-6.
+        rotary_base: Base of the wavelengths of rotary positions (arXiv:2104.09864).
     """
 
     family = "decoder"
+    default_norm_epsilon = 1e-6
     head_schemes = tuple(SCHEMES)
 
     def __init__(
@@ -46,12 +51,16 @@ class DecoderSpace(TransformerSpace):
         drop_order: Sequence[int] | None = None,
         precision: Sequence[str] = (),
         precision_ends: Sequence[str] = (),
+        norm_epsilon: float | None = None,
+        rotary_base: float = ROTARY_BASE,
     ) -> None:
         for name, value in (("vocabulary", vocabulary), ("context", context)):
             if value < 1:
                 raise UserError(f"task.{name} {value} is below 1; give a positive integer")
         if head_dim % 2:
             raise UserError(f"space.head_dim {head_dim} is odd; rotary positions need an even one")
+        check_positive("rotary_base", rotary_base)
+        self.rotary_base = rotary_base
         self.vocabulary = vocabulary
         self.context = context
         super().__init__(
@@ -64,6 +73,7 @@ class DecoderSpace(TransformerSpace):
             drop_order=drop_order,
             precision=precision,
             precision_ends=precision_ends,
+            norm_epsilon=norm_epsilon,
         )
 
     @property
@@ -131,4 +141,5 @@ class DecoderSpace(TransformerSpace):
             "vocabulary": self.vocabulary,
             "context": self.context,
             "group": self.group,
+            **({"rotary_base": self.rotary_base} if self.rotary_base != ROTARY_BASE else {}),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -31,6 +32,8 @@ REMEMBERED_SUBNETS = 1024
 BYTES_PER_PARAMETER = 4
 VARYING = ("embed", "depth", "heads", "ffn", "drop_order", "precision", "precision_ends")
 """Keys of a space that say what may be chosen, not what a block of given widths costs."""
+NUMERIC = ("norm_epsilon", "rotary_base")
+"""Keys that change what a block gives, and not what it costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +85,17 @@ class TransformerSpace(SearchSpace):
             among them; in any order. Without any, all is fp32.
         precision_ends: Which of stem and head have a scheme too. What is no product of matrices
             has those that only take fewer bits in the file.
+        norm_epsilon: What is added to the variance, or mean square, in normalisations; None is the
+            family's own, `default_norm_epsilon`.
 
     Raises:
         UserError: A choice is not a positive integer, they are not ascending, heads do not divide
-            into groups, `drop_order` is no permutation of the layers, or a scheme is unknown.
+            into groups, `drop_order` is no permutation of the layers, a scheme is unknown, or
+            `norm_epsilon` is not above 0.
     """
 
     family: str
+    default_norm_epsilon: float
     head_schemes: tuple[str, ...] = STORED
     """Schemes that the head may have."""
 
@@ -104,6 +111,7 @@ class TransformerSpace(SearchSpace):
         drop_order: Sequence[int] | None = None,
         precision: Sequence[str] = (),
         precision_ends: Sequence[str] = (),
+        norm_epsilon: float | None = None,
     ) -> None:
         for name, values in (("embed", embed), ("depth", depth), ("heads", heads), ("ffn", ffn)):
             _check_choices(name, values)
@@ -124,6 +132,8 @@ class TransformerSpace(SearchSpace):
                 f"space.drop_order {list(self.drop_order)} must name each of the {layers} layers "
                 f"0 to {layers - 1} once"
             )
+        self.norm_epsilon = self.default_norm_epsilon if norm_epsilon is None else norm_epsilon
+        check_positive("norm_epsilon", self.norm_epsilon)
         self.head_dim = head_dim
         self.group = group
         self.max_depth = layers
@@ -411,6 +421,11 @@ class TransformerSpace(SearchSpace):
             # Not there without a choice: spaces from before there was one are as they were
             **({"precision": list(self.precision)} if self.precision else {}),
             **({"precision_ends": list(self.ends)} if self.ends else {}),
+            **(
+                {"norm_epsilon": self.norm_epsilon}
+                if self.norm_epsilon != self.default_norm_epsilon
+                else {}
+            ),
         }
 
     @property
@@ -421,8 +436,14 @@ class TransformerSpace(SearchSpace):
 
 
 def fixed_facts(space: Mapping[str, object]) -> dict[str, object]:
-    """What all subnets of a space have in common, of its `to_json`."""
-    return {key: value for key, value in space.items() if key not in VARYING}
+    """What all subnets of a space have in common and their costs depend on, of its `to_json`."""
+    return {key: value for key, value in space.items() if key not in (*VARYING, *NUMERIC)}
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise UserError if `space.NAME` is no positive, finite number."""
+    if not (0 < value < math.inf):
+        raise UserError(f"space.{name} {value!r} is not above 0 and finite; give such a number")
 
 
 def _integer(value: object) -> int:

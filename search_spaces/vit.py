@@ -26,9 +26,11 @@ class VisionTransformerSpace(TransformerSpace):
         drop_order: See `TransformerSpace`.
         precision: See `TransformerSpace`.
         precision_ends: See `TransformerSpace`.
+        norm_epsilon: Of LayerNorm; None is 1e-5.
     """
 
     family = "vit"
+    default_norm_epsilon = 1e-5
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class VisionTransformerSpace(TransformerSpace):
         drop_order: Sequence[int] | None = None,
         precision: Sequence[str] = (),
         precision_ends: Sequence[str] = (),
+        norm_epsilon: float | None = None,
     ) -> None:
         for name, value in (
             ("image_size", image_size),
@@ -76,6 +79,7 @@ class VisionTransformerSpace(TransformerSpace):
             drop_order=drop_order,
             precision=precision,
             precision_ends=precision_ends,
+            norm_epsilon=norm_epsilon,
         )
 
     @property

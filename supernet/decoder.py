@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_spaces.decoder import DecoderSpace
+from search_spaces.decoder import ROTARY_BASE, DecoderSpace
 from search_spaces.schemes import FULL, Policy
 from search_spaces.space import Architecture
 from search_spaces.transformer import Layer
@@ -24,9 +24,7 @@ from supernet.elastic import ElasticEmbedding, ElasticLinear, ElasticRMSNorm
 from supernet.parts import Network, Part, Port
 from supernet.sharing import WeightSharing
 
-EPSILON = 1e-6
-ROTARY_BASE = 10000.0
-
+NORM_EPSILON = DecoderSpace.default_norm_epsilon
 
 Positions = tuple[Tensor, Tensor, Tensor]
 """Cosines and sines, shape `(B, S, D / 2)`, and the additive mask, shape `(S, P + S)`."""
@@ -46,9 +44,9 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, *, context: int, head_dim: int) -> None:
+    def __init__(self, *, context: int, head_dim: int, base: float = ROTARY_BASE) -> None:
         super().__init__()
-        frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2) / head_dim)
+        frequencies = base ** (-torch.arange(0, head_dim, 2) / head_dim)
         angles = torch.arange(context)[:, None] * frequencies  # (context, D / 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
@@ -113,11 +111,19 @@ class AttentionBlock(nn.Module):
 
     LINEARS: ClassVar = {"qkv": ("qkv",), "attention_out": ("out",)}
 
-    def __init__(self, *, embed: int, kv_heads: int, group: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        *,
+        embed: int,
+        kv_heads: int,
+        group: int,
+        head_dim: int,
+        norm_epsilon: float = NORM_EPSILON,
+    ) -> None:
         super().__init__()
         self.group = group
         self.head_dim = head_dim
-        self.norm = nn.RMSNorm(embed, eps=EPSILON)
+        self.norm = nn.RMSNorm(embed, eps=norm_epsilon)
         self.qkv = nn.Linear(embed, kv_heads * (group + 2) * head_dim, bias=False)
         self.out = nn.Linear(kv_heads * group * head_dim, embed, bias=False)
 
@@ -140,9 +146,9 @@ class FfnBlock(nn.Module):
 
     LINEARS: ClassVar = {"ffn_in": ("gate", "up"), "ffn_out": ("down",)}
 
-    def __init__(self, *, embed: int, ffn: int) -> None:
+    def __init__(self, *, embed: int, ffn: int, norm_epsilon: float = NORM_EPSILON) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(embed, eps=EPSILON)
+        self.norm = nn.RMSNorm(embed, eps=norm_epsilon)
         self.gate = nn.Linear(embed, ffn, bias=False)
         self.up = nn.Linear(embed, ffn, bias=False)
         self.down = nn.Linear(ffn, embed, bias=False)
@@ -162,7 +168,7 @@ class Stem(nn.Module):
     def __init__(self, space: DecoderSpace, *, embed: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(space.vocabulary, embed)
-        self.rotary = Rotary(context=space.context, head_dim=space.head_dim)
+        self.rotary = Rotary(context=space.context, head_dim=space.head_dim, base=space.rotary_base)
 
     def forward(
         self, tokens: Tensor, past: Tensor | None = None
@@ -177,9 +183,9 @@ class Head(nn.Module):
 
     LINEARS: ClassVar = {"head": ("linear",)}
 
-    def __init__(self, *, embed: int, vocabulary: int) -> None:
+    def __init__(self, *, embed: int, vocabulary: int, norm_epsilon: float = NORM_EPSILON) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(embed, eps=EPSILON)
+        self.norm = nn.RMSNorm(embed, eps=norm_epsilon)
         self.linear = nn.Linear(embed, vocabulary, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,12 +210,19 @@ class Decoder(nn.Module):
         self.stem = Stem(space, embed=embed)
         self.attention = nn.ModuleList(
             AttentionBlock(
-                embed=embed, kv_heads=layer.kv_heads, group=space.group, head_dim=space.head_dim
+                embed=embed,
+                kv_heads=layer.kv_heads,
+                group=space.group,
+                head_dim=space.head_dim,
+                norm_epsilon=space.norm_epsilon,
             )
             for layer in layers
         )
-        self.ffn = nn.ModuleList(FfnBlock(embed=embed, ffn=layer.ffn) for layer in layers)
-        self.head = Head(embed=embed, vocabulary=space.vocabulary)
+        self.ffn = nn.ModuleList(
+            FfnBlock(embed=embed, ffn=layer.ffn, norm_epsilon=space.norm_epsilon)
+            for layer in layers
+        )
+        self.head = Head(embed=embed, vocabulary=space.vocabulary, norm_epsilon=space.norm_epsilon)
 
     def forward(self, tokens: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         """Predict the next token after each.
@@ -291,11 +304,19 @@ class Decoder(nn.Module):
 class ElasticAttentionBlock(nn.Module):
     """Every `AttentionBlock` of at most these widths, in one."""
 
-    def __init__(self, *, embed: int, kv_heads: int, group: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        *,
+        embed: int,
+        kv_heads: int,
+        group: int,
+        head_dim: int,
+        norm_epsilon: float = NORM_EPSILON,
+    ) -> None:
         super().__init__()
         self.group = group
         self.head_dim = head_dim
-        self.norm = ElasticRMSNorm(embed, eps=EPSILON)
+        self.norm = ElasticRMSNorm(embed, eps=norm_epsilon)
         self.qkv = ElasticLinear(embed, kv_heads * (group + 2) * head_dim, bias=False)
         self.out = ElasticLinear(kv_heads * group * head_dim, embed, bias=False)
 
@@ -320,9 +341,9 @@ class ElasticAttentionBlock(nn.Module):
 class ElasticFfnBlock(nn.Module):
     """Every `FfnBlock` of at most these widths, in one."""
 
-    def __init__(self, *, embed: int, ffn: int) -> None:
+    def __init__(self, *, embed: int, ffn: int, norm_epsilon: float = NORM_EPSILON) -> None:
         super().__init__()
-        self.norm = ElasticRMSNorm(embed, eps=EPSILON)
+        self.norm = ElasticRMSNorm(embed, eps=norm_epsilon)
         self.gate = ElasticLinear(embed, ffn, bias=False)
         self.up = ElasticLinear(embed, ffn, bias=False)
         self.down = ElasticLinear(ffn, embed, bias=False)
@@ -343,7 +364,7 @@ class ElasticStem(nn.Module):
         super().__init__()
         self.tokens = ElasticEmbedding(space.vocabulary, embed)
         nn.init.normal_(self.tokens.weight, std=0.02)
-        self.rotary = Rotary(context=space.context, head_dim=space.head_dim)
+        self.rotary = Rotary(context=space.context, head_dim=space.head_dim, base=space.rotary_base)
 
     def forward(self, tokens: Tensor, past: Tensor | None, embed: int) -> tuple[Tensor, Positions]:
         """`Stem.forward` with the first `embed` features."""
@@ -354,9 +375,9 @@ class ElasticStem(nn.Module):
 class ElasticHead(nn.Module):
     """Every `Head` of at most this width, in one."""
 
-    def __init__(self, *, embed: int, vocabulary: int) -> None:
+    def __init__(self, *, embed: int, vocabulary: int, norm_epsilon: float = NORM_EPSILON) -> None:
         super().__init__()
-        self.norm = ElasticRMSNorm(embed, eps=EPSILON)
+        self.norm = ElasticRMSNorm(embed, eps=norm_epsilon)
         self.linear = ElasticLinear(embed, vocabulary, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -378,14 +399,21 @@ class DecoderSupernet(WeightSharing[Decoder]):
         self.stem = ElasticStem(space, embed=embed)
         self.attention = nn.ModuleList(
             ElasticAttentionBlock(
-                embed=embed, kv_heads=layer.kv_heads, group=space.group, head_dim=space.head_dim
+                embed=embed,
+                kv_heads=layer.kv_heads,
+                group=space.group,
+                head_dim=space.head_dim,
+                norm_epsilon=space.norm_epsilon,
             )
             for layer in largest.layers
         )
         self.ffn = nn.ModuleList(
-            ElasticFfnBlock(embed=embed, ffn=layer.ffn) for layer in largest.layers
+            ElasticFfnBlock(embed=embed, ffn=layer.ffn, norm_epsilon=space.norm_epsilon)
+            for layer in largest.layers
         )
-        self.head = ElasticHead(embed=embed, vocabulary=space.vocabulary)
+        self.head = ElasticHead(
+            embed=embed, vocabulary=space.vocabulary, norm_epsilon=space.norm_epsilon
+        )
 
     def forward(self, tokens: Tensor, arch: Architecture, dropout: float = 0.0) -> Tensor:
         """Run the subnet `arch` without a cache.

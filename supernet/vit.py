@@ -21,6 +21,7 @@ from supernet.gradients import prefix
 from supernet.parts import Network, Part, Port
 from supernet.sharing import WeightSharing
 
+NORM_EPSILON = VisionTransformerSpace.default_norm_epsilon
 POSITION_STD = 0.5
 """Standard deviation of the positions at the start. The usual 0.02 drowns beside the patches and
 costs short trainings from scratch several points of accuracy."""
@@ -49,10 +50,12 @@ class AttentionBlock(nn.Module):
 
     LINEARS: ClassVar = {"qkv": ("qkv",), "attention_out": ("out",)}
 
-    def __init__(self, *, embed: int, heads: int, head_dim: int) -> None:
+    def __init__(
+        self, *, embed: int, heads: int, head_dim: int, norm_epsilon: float = NORM_EPSILON
+    ) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.norm = nn.LayerNorm(embed)
+        self.norm = nn.LayerNorm(embed, eps=norm_epsilon)
         self.qkv = nn.Linear(embed, heads * 3 * head_dim)
         self.out = nn.Linear(heads * head_dim, embed)
 
@@ -67,9 +70,9 @@ class FfnBlock(nn.Module):
 
     LINEARS: ClassVar = {"ffn_in": ("up",), "ffn_out": ("down",)}
 
-    def __init__(self, *, embed: int, ffn: int) -> None:
+    def __init__(self, *, embed: int, ffn: int, norm_epsilon: float = NORM_EPSILON) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(embed)
+        self.norm = nn.LayerNorm(embed, eps=norm_epsilon)
         self.up = nn.Linear(embed, ffn)
         self.down = nn.Linear(ffn, embed)
 
@@ -105,10 +108,12 @@ class Head(nn.Module):
 
     LINEARS: ClassVar = {"head": ("linear",)}
 
-    def __init__(self, *, pooling: str, num_classes: int, embed: int) -> None:
+    def __init__(
+        self, *, pooling: str, num_classes: int, embed: int, norm_epsilon: float = NORM_EPSILON
+    ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.norm = nn.LayerNorm(embed)
+        self.norm = nn.LayerNorm(embed, eps=norm_epsilon)
         self.linear = nn.Linear(embed, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,11 +145,24 @@ class VisionTransformer(nn.Module):
             embed=embed,
         )
         self.attention = nn.ModuleList(
-            AttentionBlock(embed=embed, heads=layer.heads, head_dim=space.head_dim)
+            AttentionBlock(
+                embed=embed,
+                heads=layer.heads,
+                head_dim=space.head_dim,
+                norm_epsilon=space.norm_epsilon,
+            )
             for layer in layers
         )
-        self.ffn = nn.ModuleList(FfnBlock(embed=embed, ffn=layer.ffn) for layer in layers)
-        self.head = Head(pooling=space.pooling, num_classes=space.num_classes, embed=embed)
+        self.ffn = nn.ModuleList(
+            FfnBlock(embed=embed, ffn=layer.ffn, norm_epsilon=space.norm_epsilon)
+            for layer in layers
+        )
+        self.head = Head(
+            pooling=space.pooling,
+            num_classes=space.num_classes,
+            embed=embed,
+            norm_epsilon=space.norm_epsilon,
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images, shape `(B, C, H, W)`, giving logits, shape `(B, classes)`."""
@@ -180,10 +198,12 @@ class VisionTransformer(nn.Module):
 class ElasticAttentionBlock(nn.Module):
     """Every `AttentionBlock` of at most these widths, in one."""
 
-    def __init__(self, *, embed: int, heads: int, head_dim: int) -> None:
+    def __init__(
+        self, *, embed: int, heads: int, head_dim: int, norm_epsilon: float = NORM_EPSILON
+    ) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.norm = ElasticLayerNorm(embed)
+        self.norm = ElasticLayerNorm(embed, eps=norm_epsilon)
         self.qkv = ElasticLinear(embed, heads * 3 * head_dim)
         self.out = ElasticLinear(heads * head_dim, embed)
 
@@ -199,9 +219,9 @@ class ElasticAttentionBlock(nn.Module):
 class ElasticFfnBlock(nn.Module):
     """Every `FfnBlock` of at most these widths, in one."""
 
-    def __init__(self, *, embed: int, ffn: int) -> None:
+    def __init__(self, *, embed: int, ffn: int, norm_epsilon: float = NORM_EPSILON) -> None:
         super().__init__()
-        self.norm = ElasticLayerNorm(embed)
+        self.norm = ElasticLayerNorm(embed, eps=norm_epsilon)
         self.up = ElasticLinear(embed, ffn)
         self.down = ElasticLinear(ffn, embed)
 
@@ -236,10 +256,12 @@ class ElasticStem(nn.Module):
 class ElasticHead(nn.Module):
     """Every `Head` of at most this width, in one."""
 
-    def __init__(self, *, pooling: str, num_classes: int, embed: int) -> None:
+    def __init__(
+        self, *, pooling: str, num_classes: int, embed: int, norm_epsilon: float = NORM_EPSILON
+    ) -> None:
         super().__init__()
         self.pooling = pooling
-        self.norm = ElasticLayerNorm(embed)
+        self.norm = ElasticLayerNorm(embed, eps=norm_epsilon)
         self.linear = ElasticLinear(embed, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,13 +289,24 @@ class VisionTransformerSupernet(WeightSharing[VisionTransformer]):
             embed=embed,
         )
         self.attention = nn.ModuleList(
-            ElasticAttentionBlock(embed=embed, heads=layer.heads, head_dim=space.head_dim)
+            ElasticAttentionBlock(
+                embed=embed,
+                heads=layer.heads,
+                head_dim=space.head_dim,
+                norm_epsilon=space.norm_epsilon,
+            )
             for layer in largest.layers
         )
         self.ffn = nn.ModuleList(
-            ElasticFfnBlock(embed=embed, ffn=layer.ffn) for layer in largest.layers
+            ElasticFfnBlock(embed=embed, ffn=layer.ffn, norm_epsilon=space.norm_epsilon)
+            for layer in largest.layers
         )
-        self.head = ElasticHead(pooling=space.pooling, num_classes=space.num_classes, embed=embed)
+        self.head = ElasticHead(
+            pooling=space.pooling,
+            num_classes=space.num_classes,
+            embed=embed,
+            norm_epsilon=space.norm_epsilon,
+        )
 
     def forward(self, images: Tensor, arch: Architecture, dropout: float = 0.0) -> Tensor:
         """Run the subnet `arch`.

@@ -155,9 +155,13 @@ COMMANDS: dict[str, Command] = {
     "init": Command(
         summary="Write a commented configuration to start from.",
         description=(
-            "Write a YAML file with every key explained. An existing file is never overwritten."
+            "Write a YAML file with every key explained. An existing file is never overwritten. "
+            "With --pretrained, the network of a checkpoint is the largest that may be chosen."
         ),
-        example="nas init images --output photos.yaml",
+        example=(
+            "nas init images --output photos.yaml\n"
+            "  nas init images --pretrained vit-base --output tuned.yaml"
+        ),
         handler="nas.cli.init:init",
         takes=("task",),
     ),
@@ -260,6 +264,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         )
         parser.add_argument(
             "--output", metavar="FILE", help="the file (default: TASK.yaml); - prints it instead"
+        )
+        parser.add_argument(
+            "--pretrained",
+            metavar="FOLDER",
+            help="start from this checkpoint, which Hugging Face's save_pretrained wrote: a ViT "
+            "(images), Llama or Mistral (text, stdlib-text)",
         )
     parser.add_argument(
         JSON, action="store_true", help="print one JSON document on stdout; logs go to stderr"

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.atomic import write_text
 from nas.cli.streams import print_text
+from nas.cli.template_values import with_values
 from search_spaces.errors import UserError
 
 
@@ -16,9 +17,14 @@ def init(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write a template.
 
     Raises:
-        UserError: The file exists, or cannot be written.
+        UserError: The file exists, or cannot be written, or the checkpoint cannot be used.
     """
     text = template(arguments.task)
+    if arguments.pretrained is not None:
+        # Here, since it imports torch, which the templates alone do not need.
+        from nas.cli.from_pretrained import pretrained_values
+
+        text = with_values(text, pretrained_values(arguments.task, arguments.pretrained))
     if arguments.output == "-":
         if arguments.json:
             return {"task": arguments.task, "yaml": text}

@@ -46,7 +46,7 @@ def _fixed_values(config: Config) -> Iterator[tuple[str, Any]]:
     dumped = config.model_dump(mode="json")
     for section in _FIXED:
         for key, value in _flat(section, dumped[section]):
-            if key == "task.data":
+            if key in ("task.data", "training.pretrained") and value is not None:
                 # The same folder by another spelling is the same data.
                 value = str(Path(value).expanduser())
             if key not in _FREE:

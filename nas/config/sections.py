@@ -186,6 +186,10 @@ class VisionSpaceConfig(Section):
         default=None,
         description="Layers in the order in which they are dropped; null drops every other.",
     )
+    norm_epsilon: Positive = Field(
+        default=1e-5,
+        description="What LayerNorm adds to the variance; of a pretrained network, its own.",
+    )
     precision: Schemes = ()
     precision_ends: Ends = ()
 
@@ -206,6 +210,14 @@ class DecoderSpaceConfig(Section):
         default=None,
         description="Layers in the order in which they are dropped; null drops every other.",
     )
+    norm_epsilon: Positive = Field(
+        default=1e-6,
+        description="What RMSNorm adds to the mean square; of a pretrained network, its own.",
+    )
+    rotary_base: Positive = Field(
+        default=10000.0,
+        description="Base of rotary positions; of a pretrained network, its own.",
+    )
     precision: Schemes = ()
     precision_ends: Ends = ()
 
@@ -213,6 +225,17 @@ class DecoderSpaceConfig(Section):
 class TrainingConfig(Section):
     """How the supernet is trained."""
 
+    pretrained: Text | None = Field(
+        default=None,
+        description="A folder that Hugging Face's save_pretrained wrote, whose network becomes the "
+        "largest subnet; a relative path starts at the current directory; null starts from random "
+        "weights. See docs/pretrained.md.",
+    )
+    importance_order: Flag = Field(
+        default=True,
+        description="Put a pretrained network's channels, heads and neurons in the order of their "
+        "importance, since smaller subnets keep the first of them.",
+    )
     steps: Count = Field(default=2000, description="Optimizer steps.")
     learning_rate: Positive = Field(default=1e-3, description="Highest learning rate of AdamW.")
     weight_decay: NotNegative = Field(default=0.05, description="Weight decay of AdamW.")

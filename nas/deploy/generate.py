@@ -41,6 +41,10 @@ class Generator:
             from tokenizers import Tokenizer
 
             self.tokenizer = Tokenizer.from_file(str(path.parent / how["tokenizer_file"]))
+            # As in training: a text that spells out a special token is text as any other.
+            self.tokenizer.encode_special_tokens = True
+            self.tokenizer.no_truncation()
+            self.tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = how["runtime"]["intra_op_num_threads"]
         for name, value in how["runtime"].get("session_config", {}).items():
@@ -56,10 +60,10 @@ class Generator:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: list[int]) -> str:
-        """Text of tokens; what is no whole character becomes a replacement character."""
+        """Text of tokens; special ones have none, and what is no whole character is replaced."""
         if self.tokenizer is None:
             return bytes(tokens).decode(errors="replace")
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def empty_cache(self) -> dict[str, NDArray[np.float32]]:
         """The key/value cache before the first token."""

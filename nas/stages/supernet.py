@@ -16,6 +16,7 @@ from nas.config import Config
 from nas.interruption import deferred
 from nas.progress import progress
 from nas.run import Run
+from nas.stages.pretrained import check_unchanged_start, give_start, identity, open_start
 from nas.tasks import SplitName, Task, build_task
 from nas.tasks.guessing import no_better_than_guessing
 from search_spaces import Architecture, TransformerSpace, UserError, space_from_json
@@ -118,12 +119,16 @@ def stored_split(split: SplitName, share: float) -> str:
 def train(run: Run) -> dict[str, Any]:
     """Train the supernet, or go on where a training was cut; nothing if it is done.
 
+    A pretrained checkpoint gives the weights at the beginning alone; until the end it must stay as
+    it is.
+
     Leaves `supernet.safetensors`, `supernet.json`, `splits.json` and `training.jsonl`.
     """
     directory, config = run.directory, run.config
     if directory.supernet.exists() and directory.supernet_json.exists():
         _, info = load_supernet(directory.supernet)
         _check_space(run, info)
+        check_unchanged_start(config, info.get("pretrained"))
         directory.checkpoint.unlink(missing_ok=True)
         return _summary(info, trained=False)
     _set_threads(config)
@@ -132,6 +137,15 @@ def train(run: Run) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     # Weights know of no policies: they serve every one, and are the same without any
     model = build_supernet(_space(config, task, policies=False))
+    start = open_start(config)
+    if start is not None and not directory.checkpoint.exists():
+        notes = give_start(config, task, model, start)
+        run.console.print(
+            f"Started from {config.training.pretrained}: {'; '.join(notes)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    trained_from = None if start is None else identity(config, start)
     steps = config.training.steps + config.training.policy_steps
     if config.training.warmup_steps > (most := _warmup_steps(config)):
         run.console.print(
@@ -159,6 +173,7 @@ def train(run: Run) -> dict[str, Any]:
             checkpoint_path=directory.checkpoint,
             on_log=log,
             interrupted=interrupted,
+            trained_from=trained_from,
         )
         update(trainer.restore(), f"of {steps} steps")
         result = trainer.run()
@@ -181,6 +196,7 @@ def train(run: Run) -> dict[str, Any]:
             "seconds": result.seconds,
             "precision": result.precision,
         },
+        **({} if trained_from is None else {"pretrained": trained_from}),
     }
     digest = save_supernet(directory.supernet, model, info)
     space = model.space
@@ -190,13 +206,22 @@ def train(run: Run) -> dict[str, Any]:
     return _summary({**info, "hash": digest}, trained=True)
 
 
-def new_trainer(config: Config, task: Task, model: Supernet, **changes: Any) -> Trainer:
+def new_trainer(
+    config: Config,
+    task: Task,
+    model: Supernet,
+    *,
+    trained_from: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Trainer:
     """A trainer of a supernet with the settings of a configuration.
 
     Args:
         config: Its settings.
         task: Gives the batches.
         model: The supernet, of the space without policies.
+        trained_from: What weights it starts from (`nas.stages.pretrained.identity`); None for
+            random ones.
         changes: Arguments of `Trainer` that are to be others, or that no configuration has.
     """
     settings = config.training
@@ -218,7 +243,12 @@ def new_trainer(config: Config, task: Task, model: Supernet, **changes: Any) -> 
         "seed": config.seed,
         "checkpoint_every_s": settings.checkpoint_every_s,
         "log_every": settings.log_every,
-        "identity": {"data": task.record, "threads": torch.get_num_threads()},
+        "identity": {
+            "data": task.record,
+            "threads": torch.get_num_threads(),
+            # Not there without any: checkpoints from before there were some are as they were
+            **({} if trained_from is None else {"pretrained": dict(trained_from)}),
+        },
         "policies": _space(config, task) if settings.policy_steps else None,
         "policy_steps": settings.policy_steps,
     }

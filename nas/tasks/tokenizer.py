@@ -63,7 +63,11 @@ class ByteTokenizer:
 
 
 class BpeTokenizer:
-    """Byte-level byte pair encoding (arXiv:1508.07909, on bytes as in GPT-2), by `tokenizers`."""
+    """Byte-level byte pair encoding (arXiv:1508.07909, on bytes as in GPT-2), by `tokenizers`.
+
+    Special tokens that were added to it, such as an end of text, stand for no bytes: no text gives
+    them, not even one that spells them out.
+    """
 
     kind = "bpe"
 
@@ -71,18 +75,20 @@ class BpeTokenizer:
         """Open a tokenizer from its JSON (`to_json`).
 
         Raises:
-            UserError: Not a byte-level BPE without added tokens, or `tokenizers` is missing.
+            UserError: Not a byte-level BPE, one that normalises or that adds tokens which are not
+                special, or `tokenizers` is missing.
         """
         library = _library()
         try:
             self._tokenizer = library.Tokenizer.from_str(text)
-            names = [
-                self._tokenizer.id_to_token(token)
+            self._tokenizer.encode_special_tokens = True  # spelled out, they are text as any other
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            special = _special_tokens(json.loads(text))
+            self._pieces = [
+                b"" if token in special else _bytes_of(self._tokenizer.id_to_token(token), token)
                 for token in range(self._tokenizer.get_vocab_size())
             ]
-            self._pieces = [bytes(_BYTE_OF[char] for char in name) for name in names]
-            if json.loads(text).get("added_tokens") or json.loads(text).get("normalizer"):
-                raise ValueError("it adds tokens or normalises")
         except Exception as error:  # the library raises bare Exception
             raise UserError(
                 f"the tokenizer is not a plain byte-level BPE in the JSON of `tokenizers` "
@@ -186,6 +192,37 @@ class BpeTokenizer:
 def tokenizer_digest(tokenizer: Tokenizer) -> str:
     """Return the sha256 of the tokenizer's JSON, as 64 hex digits."""
     return hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
+
+
+def _special_tokens(document: dict[str, Any]) -> set[int]:
+    """Return the special tokens that the JSON of a tokenizer adds.
+
+    Raises:
+        ValueError: It is one that does not give back the bytes of every text.
+    """
+    model = document.get("model") or {}
+    if "Metaspace" in json.dumps([document.get("pre_tokenizer"), document.get("decoder")]):
+        raise ValueError("it marks spaces as SentencePiece does, and is not on bytes")
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is {model['type']}")
+    if document.get("normalizer"):
+        raise ValueError("it normalises")
+    if model.get("dropout"):
+        raise ValueError("it drops merges at random")
+    added = document.get("added_tokens") or []
+    for token in added:
+        if not token.get("special"):
+            raise ValueError(f"it adds the token {token['content']!r}, which is not special")
+    return {token["id"] for token in added}
+
+
+def _bytes_of(name: str | None, token: int) -> bytes:
+    """Return the bytes that a token of the vocabulary is spelled with."""
+    if name is None:
+        raise ValueError(f"it has no token {token}")
+    if not set(name) <= _BYTE_OF.keys():
+        raise ValueError(f"its token {name!r} is not spelled in bytes")
+    return bytes(_BYTE_OF[char] for char in name)
 
 
 def _byte_of() -> dict[str, int]:

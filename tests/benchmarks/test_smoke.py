@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import fidelity, kill, latency, predictors, results
+from benchmarks import fidelity, kill, latency, predictors, pretrained, results
 from benchmarks.overhead import SPACES
 from latency.measurement import Measurement
 from nas.config import validate
@@ -31,6 +31,7 @@ BENCHMARKS = [
     "policy_search",
     "predictor_choice",
     "predictors",
+    "pretrained",
     "quantization",
     "search",
     "search_fidelities",
@@ -385,3 +386,17 @@ def test_int8_pays_from_where_it_saves_to_the_largest_width():
             assert one["times"] == pytest.approx(30 / (30 - 0.01 * max(widths)))
         assert one["least"] == expected
     assert "never" in thresholds_table(found)
+
+
+def test_a_pretrained_start_gives_a_row_for_each_subnet_and_way(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pretrained.main(["--smoke"])
+    found = json.loads((tmp_path / "runs/benchmarks/pretrained-smoke.json").read_text())
+    ways = {row["start"] for row in found["subnets"]}
+    assert len(ways) == 5
+    assert len(found["subnets"]) == 25
+    largest = [row for row in found["subnets"] if row["start"].startswith("imported")][4::5]
+    # The order changes nothing of the largest subnet.
+    first, second = (row["test"]["cross_entropy"] for row in largest)
+    assert first == pytest.approx(second, abs=1e-5)
+    assert "from scratch" in capsys.readouterr().out

@@ -12,11 +12,17 @@ from torch import nn
 import latency.graphs
 from latency.chains import chain
 from latency.graphs import DOMAIN, GraphLibrary, export_part, module_key
-from search_spaces import Block, DecoderSpace, VisionTransformerSpace, Workload
+from search_spaces import (
+    Block,
+    DecoderSpace,
+    VisionTransformerSpace,
+    Workload,
+    space_from_json,
+)
 from supernet import decoder, vit
 from supernet.families import build_supernet
 from supernet.onnx_attention import in_onnx_form
-from supernet.parts import Network, Part, Port
+from supernet.parts import Network, Part, Port, example_inputs
 from tests.latency.networks import TEXT
 
 torch.set_num_threads(1)
@@ -379,3 +385,48 @@ def test_the_key_is_of_the_versions_that_write_the_graph(monkeypatch):
             assert module_key(attention()) != key
     monkeypatch.setattr(latency.graphs, "OPSET", 22)
     assert module_key(attention()) != key
+
+
+# Spaces with constants of their own: large ones, so that what has not heard of them shows.
+CONSTANTS = {
+    "vit": (VISION, {"norm_epsilon": 2.0}),
+    "decoder": (TEXT, {"norm_epsilon": 2.0, "rotary_base": 7.0}),
+}
+
+
+def feeds_of(network):
+    sizes = {"batch": 2, "sequence": 5, "past": 3, "total": 8}
+    return example_inputs(network.inputs, sizes)
+
+
+@pytest.mark.slow
+@FORMS
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_of_a_space_are_in_the_runtime(library, name, onnx_attention):
+    usual, constants = CONSTANTS[name]
+    space = space_from_json(usual.to_json() | constants)
+    network = random_supernet(space).extract(space.largest).network()
+    feeds = feeds_of(network)
+    run = session(library.assemble(network, onnx_attention=onnx_attention))
+    (found,) = run.run(["logits"], {key: value.numpy() for key, value in feeds.items()})
+    expected = network.run(feeds)["logits"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    # The same weights give something else with the usual constants.
+    other = random_supernet(usual).extract(usual.largest).network()
+    assert not np.allclose(other.run(feeds)["logits"].numpy(), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("kind", ["fixed", "attention", "ffn"])
+def test_constants_of_a_space_are_in_its_chains(name, kind):
+    usual, constants = CONSTANTS[name]
+    space = space_from_json(usual.to_json() | constants)
+    block = next(block for block in space.all_blocks() if block.kind == kind)
+    network, _ = chain(space, block, 2, space.default_workload)
+    modules = torch.nn.ModuleList(part.module for part in network.parts)
+    norms = [part for part in modules.modules() if hasattr(part, "eps")]
+    assert norms
+    assert {norm.eps for norm in norms} == {2.0}
+    for rotary in (part for part in modules.modules() if isinstance(part, decoder.Rotary)):
+        expected = decoder.Rotary(context=space.context, head_dim=space.head_dim, base=7.0)
+        assert torch.equal(rotary.sin, expected.sin)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from nas.tasks import SPLITS, build_task
 from nas.tasks.corpus import Document, read_corpus, split_documents
@@ -280,6 +281,101 @@ def test_foreign_tokenizers_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(UserError, match="does not give back the bytes"):
         BpeTokenizer.load(path).encode([b"front"])
+
+
+def with_special(*names: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(SMALL.to_json())
+    tokenizer.add_special_tokens(list(names))
+    return tokenizer
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(["<s>", "<|end|>", "the", " model", "é", "<", "s>"]), max_size=9))
+def test_special_tokens_come_from_no_text(words: list[str]) -> None:
+    tokenizer = BpeTokenizer(with_special("<s>", "<|end|>").to_str())
+    assert tokenizer.vocabulary == 264
+    assert tokenizer.lengths[262:].tolist() == [0, 0]
+    data = "".join(words).encode()
+    (tokens,) = tokenizer.encode([data])
+    assert not set(tokens.tolist()) & {262, 263}
+    assert tokenizer.lengths[tokens].sum() == len(data)
+    assert tokenizer.decode(tokens.tolist()) == data
+    assert tokenizer.decode([262, *tokens.tolist(), 263]) == data
+    # A copy, as a run keeps one, does the same.
+    (again,) = BpeTokenizer(tokenizer.to_json()).encode([data])
+    assert again.tolist() == tokens.tolist()
+
+
+def test_a_special_token_that_the_training_of_the_tokenizer_knew() -> None:
+    """It has an id before those of the bytes."""
+    document = json.loads(SMALL.to_json())
+    shifted = {name: token + 1 for name, token in document["model"]["vocab"].items()}
+    document["model"]["vocab"] = {"<s>": 0, **shifted}
+    added = {"id": 0, "content": "<s>", "special": True, "normalized": False}
+    document["added_tokens"] = [{**added, "single_word": False, "lstrip": False, "rstrip": False}]
+    tokenizer = BpeTokenizer(json.dumps(document))
+    (tokens,) = tokenizer.encode([b"the <s> model"])
+    assert tokenizer.vocabulary == 263
+    assert tokenizer.lengths[0] == 0
+    assert 0 not in tokens
+    assert tokenizer.decode(tokens.tolist()) == b"the <s> model"
+
+
+def test_a_saved_truncation_cuts_nothing() -> None:
+    tokenizer = with_special("<s>")
+    tokenizer.enable_truncation(max_length=2)
+    tokenizer.enable_padding(length=4, pad_id=262)
+    (tokens,) = BpeTokenizer(tokenizer.to_str()).encode([b"the model and the front"])
+    assert BpeTokenizer(tokenizer.to_str()).decode(tokens.tolist()) == b"the model and the front"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Metaspace",
+                    "replacement": "▁",
+                    "prepend_scheme": "always",
+                }
+            },
+            "it marks spaces as SentencePiece does, and is not on bytes",
+        ),
+        (
+            {
+                "added_tokens": [
+                    {
+                        "id": 262,
+                        "content": "ab",
+                        "special": False,
+                        "normalized": False,
+                        "single_word": False,
+                        "lstrip": False,
+                        "rstrip": False,
+                    }
+                ]
+            },
+            "it adds the token 'ab', which is not special",
+        ),
+        (
+            {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}},
+            "its model is WordLevel",
+        ),
+        (
+            {"model": {"type": "BPE", "vocab": {"▁a": 0}, "merges": []}},
+            "its token '▁a' is not spelled in bytes",
+        ),
+        ({"model": {"type": "BPE", "vocab": {"a": 0, "b": 2}, "merges": []}}, "it has no token 1"),
+    ],
+)
+def test_what_a_tokenizer_may_not_do(change: dict[str, object], reason: str) -> None:
+    document = {**json.loads(SMALL.to_json()), **change}
+    with pytest.raises(UserError) as error:
+        BpeTokenizer(json.dumps(document))
+    assert reason in str(error.value)
+    assert "set task.tokenizer: bpe to train one" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, texts: Path) -> None:

@@ -16,6 +16,7 @@ from search_spaces import (
     Workload,
     space_from_json,
 )
+from search_spaces.transformer import fixed_facts
 
 VISION = {
     "image_size": 8,
@@ -212,6 +213,7 @@ def test_json_round_trip(space):
         {"heads": (1, 3)},
         {"ffn": (8, 17)},
         {"drop_order": (0, 1, 2, 3)},
+        {"norm_epsilon": 1e-12},
     ],
 )
 def test_digest_tells_vision_spaces_apart(change):
@@ -325,3 +327,27 @@ def test_workloads_and_blocks_as_text():
     block = Block(kind="ffn", widths=(("embed", 8), ("ffn", 16)))
     assert str(block) == "ffn(embed=8, ffn=16)"
     assert block.width("ffn") == 16
+
+
+def test_constants_are_written_only_where_they_are_others():
+    """So that no hash of a space from before there were some changes."""
+    for build, name, usual, other in (
+        (vision, "norm_epsilon", 1e-5, 1e-12),
+        (text, "norm_epsilon", 1e-6, 1e-5),
+        (text, "rotary_base", 10000.0, 5e5),
+    ):
+        assert name not in build().to_json()
+        assert build(**{name: usual}).digest == build().digest
+        changed = build(**{name: other})
+        assert changed.to_json()[name] == other
+        assert changed.digest != build().digest
+        assert space_from_json(changed.to_json()).digest == changed.digest
+        # A table serves both: what a block costs does not depend on it.
+        assert fixed_facts(changed.to_json()) == fixed_facts(build().to_json())
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-6, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["norm_epsilon", "rotary_base"])
+def test_constants_are_positive_and_finite(name, value):
+    with pytest.raises(UserError, match=f"space.{name} .* is not above 0 and finite"):
+        text(**{name: value})

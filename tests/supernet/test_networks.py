@@ -41,6 +41,9 @@ SPACES = {
     "mean": VisionTransformerSpace(**VISION, pooling="mean", drop_order=(0, 2, 1, 3)),
     "full heads": DecoderSpace(**TEXT, group=1),
     "grouped heads": DecoderSpace(**TEXT, group=2, drop_order=(0, 2, 1)),
+    # Large, so that a layer that has not heard of it gives something else
+    "cls, epsilon": VisionTransformerSpace(**VISION, norm_epsilon=2.0),
+    "heads, epsilon and base": DecoderSpace(**TEXT, norm_epsilon=2.0, rotary_base=7.0),
 }
 NAMES = pytest.mark.parametrize("name", SPACES)
 TEXTS = pytest.mark.parametrize("name", ["full heads", "grouped heads"])
@@ -627,3 +630,19 @@ def test_extracted_modules_are_exported_with_a_free_batch(name):
 def test_no_supernet_of_an_unknown_space():
     with pytest.raises(TypeError, match="no supernet for int"):
         build_supernet(3)
+
+
+def test_every_normalisation_has_the_epsilon_of_the_space():
+    for name in ("cls, epsilon", "heads, epsilon and base"):
+        model = supernet(name)
+        for module in (model, model.extract(SPACES[name].largest)):
+            norms = [part for part in module.modules() if hasattr(part, "eps")]
+            assert len(norms) == 2 * SPACES[name].max_depth + 1
+            assert {norm.eps for norm in norms} == {2.0}
+
+
+def test_the_base_of_positions_is_that_of_the_space():
+    space = SPACES["heads, epsilon and base"]
+    rotary = supernet("heads, epsilon and base").stem.rotary
+    frequencies = 7.0 ** (-torch.arange(0, space.head_dim, 2) / space.head_dim)
+    torch.testing.assert_close(rotary.cos[3], (3 * frequencies).cos())
