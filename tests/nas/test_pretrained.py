@@ -183,7 +183,7 @@ def test_a_run_from_text_to_an_export_that_writes(language):
 def test_a_killed_tuning_ends_with_the_same_weights_and_wants_the_same_checkpoint(
     tmp_path, vision, capfd
 ):
-    overrides = [*SMALL, "training.steps=60", "training.checkpoint_every_s=0.01"]
+    overrides = [*SMALL, "training.steps=30", "training.checkpoint_every_s=0.01"]
     config = load_config("images.yaml", overrides)
     Path("my.yaml").write_text(config.to_yaml())
     finish(tmp_path, "train", "my.yaml", "output=alone")
