@@ -2,8 +2,7 @@
 
 First-order Taylor scores (arXiv:1611.06440; for heads arXiv:1905.10650): activation times gradient,
 summed over the features that belong together, is how much the loss would change if they were zero.
-Token by token: on the digits that order left more of the smaller subnets than sums over the tokens
-of an image, or than the size of activations.
+It is taken token by token, so that what helps one and harms another does not cancel.
 """
 
 from __future__ import annotations
