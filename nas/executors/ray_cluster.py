@@ -182,8 +182,14 @@ def _next_step(address: str) -> str:
     if address == "local":
         return "leave cluster out to search without Ray"
     if address == "auto":
-        return "start Ray on this host with `ray start`, or write cluster.address=local"
-    return "give the HOST:PORT that `ray start --head` named there; this host must be a node of it"
+        return (
+            "start Ray on this host with `ray start`, give RAY_AUTH_TOKEN if it has one, or write "
+            "cluster.address=local"
+        )
+    return (
+        "give the HOST:PORT that `ray start --head` named there, and RAY_AUTH_TOKEN if it has one; "
+        "this host must be a node of it"
+    )
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import gc
 import os
 import re
 import subprocess
-import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -223,13 +222,20 @@ def test_two_nodes_of_which_one_is_lost(store):
         assert row.metrics == evaluate(subject.model, subject.task, row.architecture, "validation")
 
 
-def test_nobody_listens(monkeypatch):
+def test_nothing_is_started_for_what_is_known():
+    told = []
+    executor = new_executor(vision(), "local", told)
+    assert list(executor.evaluate([], "validation")) == []
+    assert (executor.workers, told) == (0, [])
+    executor.close()
+
+
+def test_nobody_listens():
     with pytest.raises(UserError, match=r"^cluster.address 127.0.0.1:1: connection refused; give"):
         RayCluster("127.0.0.1:1", cpus=1, store_bytes=0)
 
 
 def test_ray_is_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         require_ray("auto")
