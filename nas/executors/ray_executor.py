@@ -107,6 +107,7 @@ class RayExecutor:
             member.busy = False
         self._recruit()
         while waiting or running:
+            self._check_that_somebody_is_there()
             for member in self._members:
                 if waiting and not member.busy:
                     arch = waiting.popleft()
@@ -130,7 +131,6 @@ class RayExecutor:
                     member.busy = False
                     self._failed_starts = 0
                     yield arch, found
-            self._check_that_somebody_is_there()
 
     def close(self) -> None:
         """See `Executor`."""
@@ -221,8 +221,11 @@ class RayExecutor:
             raise _cause(error) from None
         except ray.exceptions.RayError as error:
             self._failed_starts += 1
-            self._excuse = f"a worker did not start: {_reason(error)}"
-            self._told("worker_failed", {"reason": _reason(error)})
+            reason = _reason(error)
+            if "No module named" in reason:
+                reason += " (every node needs elastic-nas with the extra ray)"
+            self._excuse = f"a worker did not start: {reason}"
+            self._told("worker_failed", {"reason": reason})
             if self._failed_starts < ATTEMPTS:
                 self._recruit()
             return

@@ -55,7 +55,7 @@ def store(tmp_path):
     connection.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def local():
     """Two workers of a cluster that was started here, their supernet, and what was told of them."""
     told = []
