@@ -126,7 +126,8 @@ class RayCluster:
         import ray
 
         nodes = self.nodes()
-        cpus = " and ".join(f"{node['Resources'].get('CPU', 0):g}" for node in nodes)
+        counts = sorted((node["Resources"].get("CPU", 0) for node in nodes), reverse=True)
+        cpus = " and ".join(f"{count:g}" for count in counts)
         free = ray.available_resources().get("CPU", 0)
         return f"{len(nodes)} node{'s' * (len(nodes) != 1)} with CPU {cpus} ({free:g} free)"
 

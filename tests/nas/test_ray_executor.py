@@ -182,7 +182,7 @@ def test_two_nodes_of_which_one_is_lost(store):
         assert time.monotonic() - began_s < 30
         assert re.fullmatch(
             f"cluster.address {address}: no worker was ready within 2 s; 1 worker of CPU 5 asked "
-            r"for, the cluster has 3 nodes with CPU 0 and 1 and 1 \(2 free\); lower "
+            r"for, the cluster has 3 nodes with CPU 1 and 1 and 0 \(2 free\); lower "
             "cluster.cpus, wait until it is free, or leave cluster out",
             str(error.value),
         )
