@@ -30,6 +30,8 @@ _SETTINGS = {
     # Read when ray is imported. Ray listens on all interfaces, unless the name of its node is the
     # loopback address, which Ray gives it only where it expects no other machine.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray's workers give way to all other processes, but here they are what the user waits for.
+    "RAY_worker_niceness": "0",
     # Another user of this host could run programs as this one.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
