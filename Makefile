@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Several test processes on few cores: one thread each, or they wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-predictors bench-quant bench-text bench-pretrained arm64 clean bench-search bench-search-kill
+.PHONY: help setup demo test check gpu bench bench-latency bench-overhead bench-fidelity bench-kill bench-faults bench-devices bench-predictors bench-quant bench-text bench-pretrained arm64 clean bench-search bench-search-kill bench-cluster
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -79,6 +79,9 @@ bench-search-kill: setup  ## Kill -9 searches at random moments, resume, compare
 
 bench-pretrained: setup  ## Subnets of a pretrained network, as imported and tuned
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.pretrained
+
+bench-cluster: setup   ## Evaluations per second on workers of Ray, against this process alone
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.cluster
 
 bench-text: setup      ## The language-model example
 	$(BIN)/nas run examples/text.yaml

@@ -107,6 +107,11 @@ class WeightSharing(nn.Module, Generic[Plain]):
         self._moments.clear()
         self._remembered = _Remembered()
 
+    @property
+    def calibration(self) -> tuple[Tensor, ...]:
+        """The batches that quantization is fitted to; none uncalibrated."""
+        return self._calibration
+
     def ranges(self, arch: Architecture) -> Ranges:
         """Lowest and highest input of each linear layer of a plain subnet, whatever its policy.
 

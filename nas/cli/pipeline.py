@@ -8,6 +8,7 @@ from typing import Any
 from nas.atomic import read_json
 from nas.run import Run
 from nas.run_directory import short
+from nas.stages.cluster import check_cluster
 from nas.stages.front import export_best
 from nas.stages.front import export_front as export_and_measure
 from nas.stages.measure import measure_device as measure
@@ -97,6 +98,7 @@ def run_all(run: Run) -> dict[str, Any]:
     Measuring needs no weights. With bounds it comes first, so that one that nothing meets is told
     before hours of training.
     """
+    check_cluster(run)
     if run.config.search.bounds:
         space = build_space(run.config)
         refuse_impossible(run, space, measured=False)

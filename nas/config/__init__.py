@@ -5,6 +5,7 @@ from nas.config.loading import CONFIG_FILE, load_config, validate
 from nas.config.model import COSTS, FAMILIES, QUALITIES, Config
 from nas.config.sections import (
     AugmentConfig,
+    ClusterConfig,
     DecoderSpaceConfig,
     ImageTaskConfig,
     LanguageTaskConfig,
@@ -21,6 +22,7 @@ __all__ = [
     "FAMILIES",
     "QUALITIES",
     "AugmentConfig",
+    "ClusterConfig",
     "Config",
     "DecoderSpaceConfig",
     "ImageTaskConfig",

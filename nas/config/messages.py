@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from nas.config.model import FAMILIES, Config
 from nas.config.sections import (
     AugmentConfig,
+    ClusterConfig,
     DecoderSpaceConfig,
     ImageTaskConfig,
     LanguageTaskConfig,
@@ -105,6 +106,7 @@ def known_keys(data: Mapping[str, Any]) -> dict[str, FieldInfo]:
     keys.update(_fields("training.", TrainingConfig))
     keys.update(_fields("latency.", LatencyConfig))
     keys.update(_fields("search.", SearchConfig))
+    keys.update(_fields("cluster.", ClusterConfig))
     workloads = data.get("workloads")
     for name in workloads if isinstance(workloads, Mapping) else ():
         keys.update(_fields(f"workloads.{name}.", WorkloadConfig))

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from latency.resources import RESOURCES
 from latency.yaml_source import dump_yaml
 from nas.config.sections import (
+    ClusterConfig,
     DecoderSpaceConfig,
     ImageTaskConfig,
     LanguageTaskConfig,
@@ -69,6 +70,11 @@ class Config(Section):
     )
     latency: LatencyConfig = Field(default=LatencyConfig(), description="How latency is measured.")
     search: SearchConfig = Field(description="What is searched for, and how long.")
+    cluster: ClusterConfig | None = Field(
+        default=None,
+        description="Ray workers that evaluate qualities during a search; null is this process "
+        "alone.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -47,6 +47,15 @@ def _path(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if value in ("local", "auto") or (host and colon and port.isdigit() and int(port) < 2**16):
+        return value
+    raise ValueError("must be local, auto, or HOST:PORT of a Ray cluster, such as 10.0.0.5:6379")
+
+
+MOST_WORKERS = 32
+"""A search asks for 5 to 30 qualities at a time: more workers would have nothing to do."""
 MOST = 2**31 - 1
 """No dimension of a tensor is larger in all that runs them."""
 LARGEST = 2**63 - 1
@@ -329,6 +338,27 @@ class LatencyConfig(Section):
         default=None,
         description="Time for measuring blocks, after which the rest is interpolated; the same "
         "command goes on from there. null takes the time it needs.",
+    )
+
+
+class ClusterConfig(Section):
+    """Ray workers that evaluate qualities during a search; see docs/cluster.md."""
+
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        description="local starts Ray on this host and stops it again; auto joins the cluster that "
+        "runs here; HOST:PORT joins that one."
+    )
+    workers: Annotated[Count, Field(le=MOST_WORKERS)] | None = Field(
+        default=None,
+        description=f"Workers; null is as many as the cluster has room for, {MOST_WORKERS} at "
+        "most.",
+    )
+    cpus: Count | None = Field(
+        default=None,
+        description="CPUs that each worker reserves; null is as many as an evaluation has threads.",
+    )
+    timeout_s: Positive = Field(
+        default=60.0, description="Seconds to wait while no worker at all can start."
     )
 
 

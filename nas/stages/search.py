@@ -23,6 +23,7 @@ from nas.search import (
     select_front,
 )
 from nas.search.result import SearchResult
+from nas.stages.cluster import SPLIT, executor_of
 from nas.stages.importance import describe_importance
 from nas.stages.known_table import load_predictors
 from nas.stages.policies import block_bytes, block_latencies, proposals, without_slow_blocks
@@ -154,16 +155,21 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
     before = run.store.count()
     start = SearchStart(run, supernet.stored_as, search_identity(run, objectives))
 
-    def evaluate(architectures: Sequence[Architecture], share: float = 1.0) -> NDArray[np.float64]:
-        start.keep()
-        found = supernet.metrics(architectures, "validation", share)
-        return np.array([[metrics[name] for name in objectives.evaluated] for metrics in found])
+    with (
+        executor_of(run, supernet) as executor,
+        progress(run.console, "Searching", settings.budget) as update,
+    ):
 
-    with progress(run.console, "Searching", settings.budget) as update:
+        def evaluate(
+            architectures: Sequence[Architecture], share: float = 1.0
+        ) -> NDArray[np.float64]:
+            start.keep()
+            found = supernet.metrics(architectures, SPLIT, share, executor)
+            return np.array([[each[name] for name in objectives.evaluated] for each in found])
 
         def report(result: SearchResult) -> None:
             front = objectives.front(result)
-            update(result.spent, _progress(result, len(front)))
+            update(result.spent, _progress(result, len(front), executor.workers))
             found = _found(run, supernet.hash, objectives, result, front)
             write_json(run.directory.search_unfinished, {**found, "finished": False})
 
@@ -187,11 +193,10 @@ def search_front(run: Run, supernet: TrainedSupernet | None = None) -> dict[str,
                 for share in settings.fidelities
             ],
         )
-    require_feasible(result)
+        require_feasible(result)
+        references = np.hstack([evaluate(uniform), objectives.cheap_values(uniform)])
     front = objectives.front(result)
-    reference_values = objectives.select(
-        np.hstack([evaluate(uniform), objectives.cheap_values(uniform)])
-    )
+    reference_values = objectives.select(references)
     names = ["smallest", *(f"uniform-{i}" for i in range(1, len(uniform) - 1)), "largest"]
     write_json(
         run.directory.search,
@@ -255,7 +260,7 @@ def _found(
     }
 
 
-def _progress(result: SearchResult, front: int) -> str:
+def _progress(result: SearchResult, front: int, workers: int) -> str:
     """How far a search is, in words."""
     evaluated = len(result.architectures) - result.known
     words = [f"{evaluated} subnets, {front} on the front"]
@@ -265,6 +270,8 @@ def _progress(result: SearchResult, front: int) -> str:
     gain = result.expected_gains[-1] if result.expected_gains else None
     if gain is not None:
         words.append(f"last batch expected to add {100 * gain:.2g} %")
+    if workers > 1:
+        words.append(f"{workers} workers")
     return ", ".join(words)
 
 

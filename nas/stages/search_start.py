@@ -39,13 +39,15 @@ class SearchStart:
         self._count: int = found[0] if found else len(self._every)
 
     def known(self, names: Sequence[str], space: SearchSpace) -> dict[Architecture, list[float]]:
-        """Metrics of those names, by architecture of the space, in the order of evaluation.
+        """Metrics of those names, by architecture of the space, in the order of their JSON.
 
-        Of one supernet there are several spaces: with and without precision policies.
+        Of one supernet there are several spaces: with and without precision policies. Workers of a
+        cluster end in any order, which no later search may depend on.
         """
+        known = list(self._every.items())[: self._count]
         return {
             arch: [metrics[name] for name in names]
-            for arch, metrics in list(self._every.items())[: self._count]
+            for arch, metrics in sorted(known, key=lambda one: one[0].to_json())
             if arch in space and all(name in metrics for name in names)
         }
 

@@ -13,6 +13,8 @@ import torch
 from latency.host_facts import available_cpus
 from nas.atomic import write_json
 from nas.config import Config
+from nas.executors.executor import Executor, LocalExecutor
+from nas.executors.package import evaluate
 from nas.interruption import deferred
 from nas.progress import progress
 from nas.run import Run
@@ -77,38 +79,36 @@ class TrainedSupernet:
         return ", ".join([self.hash, *(f"{name} {version}" for name, version in versions.items())])
 
     def metrics(
-        self, architectures: Sequence[Architecture], split: SplitName, share: float = 1.0
+        self,
+        architectures: Sequence[Architecture],
+        split: SplitName,
+        share: float = 1.0,
+        executor: Executor | None = None,
     ) -> list[dict[str, float]]:
         """Metrics of subnets on a split; each is computed once, ever, and kept in the store.
+
+        Each is stored as soon as it is there: a kill loses none that was finished.
 
         Args:
             architectures: The subnets.
             split: Name of the split.
             share: Share of it to judge them on; the store keeps every share by itself.
+            executor: What computes them; by default this process.
         """
         key = stored_split(split, share)
-        results = []
-        for arch in architectures:
-            known = self.run.store.get(self.stored_as, arch, key)
-            if known is None:
-                self.run.store.add(
-                    self.stored_as,
-                    key,
-                    {arch: evaluate(self.model, self.task, arch, split, share)},
-                )
-                # Read back: the first evaluation of an architecture is the one that counts.
-                known = self.run.store.get(self.stored_as, arch, key)
-                assert known is not None
-            results.append(known)
-        return results
+        known = {arch: self.run.store.get(self.stored_as, arch, key) for arch in architectures}
+        unknown = [arch for arch, metrics in known.items() if metrics is None]
+        for arch, found in (executor or self.local_executor()).evaluate(unknown, split, share):
+            self.run.store.add(self.stored_as, key, {arch: found})
+            # Read back: the first evaluation of an architecture is the one that counts.
+            known[arch] = self.run.store.get(self.stored_as, arch, key)
+        return [metrics for arch in architectures if (metrics := known[arch]) is not None]
 
-
-@torch.inference_mode()
-def evaluate(
-    model: Supernet, task: Task, arch: Architecture, split: SplitName, share: float = 1.0
-) -> dict[str, float]:
-    """Metrics of one subnet inside the supernet, on a share of a split."""
-    return task.metrics(lambda inputs: model(inputs, arch), split, share)
+    def local_executor(self) -> LocalExecutor:
+        """Evaluates in this process."""
+        return LocalExecutor(
+            lambda arch, split, share: evaluate(self.model, self.task, arch, split, share)
+        )
 
 
 def stored_split(split: SplitName, share: float) -> str:

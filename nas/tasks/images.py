@@ -1,8 +1,9 @@
 """Image classification: the digits built in, or a folder of images by class."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -162,6 +163,20 @@ class ImageClassification:
         for start in range(0, len(indices), self.evaluation_batch_size):
             chosen = indices[start : start + self.evaluation_batch_size]
             yield self._normalise(self._images[chosen].float()), self._labels[chosen]
+
+    def only(self, *splits: SplitName) -> Self:
+        """Hold the images of these splits alone (see `Task.only`)."""
+        part = copy.copy(self)
+        kept = {name: self._indices[name] for name in splits}
+        chosen = np.concatenate(list(kept.values()))
+        ends = np.cumsum([len(indices) for indices in kept.values()])
+        part._images, part._labels = self._images[chosen], self._labels[chosen]
+        part._indices = {
+            name: np.arange(end - len(indices), end, dtype=np.int64)
+            for (name, indices), end in zip(kept.items(), ends, strict=True)
+        }
+        part._orders = {}
+        return part
 
     @torch.no_grad()
     def metrics(

@@ -1,9 +1,10 @@
 """Language modelling: predicting the next token of a text."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -154,6 +155,13 @@ class LanguageModelling:
         for start in range(0, len(windows), self.evaluation_batch_size):
             chosen = windows[start : start + self.evaluation_batch_size]
             yield self._crops(self._tokens[name], chosen * self.context)
+
+    def only(self, *splits: SplitName) -> Self:
+        """Hold the tokens of these splits alone (see `Task.only`)."""
+        part = copy.copy(self)
+        part._tokens = {name: self._tokens[name] for name in splits}
+        part._windows = {name: self._windows[name] for name in splits}
+        return part
 
     @torch.no_grad()
     def metrics(

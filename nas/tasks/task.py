@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,6 +67,12 @@ class Task(Protocol):
 
         Raises:
             UserError: These are fewer than two samples.
+        """
+
+    def only(self, *splits: SplitName) -> Self:
+        """A task that holds some of the splits alone, to be judged on elsewhere.
+
+        Their samples, batches and metrics are the same. Without `train` it has no `batch`.
         """
 
     def metrics(self, forward: Forward, split: SplitName, share: float = 1.0) -> dict[str, float]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nas.config import (
     AugmentConfig,
+    ClusterConfig,
     Config,
     ImageTaskConfig,
     LanguageTaskConfig,
@@ -492,3 +493,37 @@ def test_a_trained_directory_keeps_its_settings(images):
         with pytest.raises(UserError) as caught:
             check_same_supernet(changed(fixed), config, "runs/digits")
         assert str(caught.value).startswith(expected)
+
+
+def test_a_cluster_is_off_until_it_is_asked_for(images):
+    assert load_config(images).cluster is None
+    cluster = load_config(images, ["cluster.address=auto", "cluster.workers=3"]).cluster
+    assert cluster == ClusterConfig(address="auto", workers=3)
+    assert (cluster.cpus, cluster.timeout_s) == (None, 60.0)
+    assert load_config(images, ["cluster={address: '10.0.0.5:6379'}"]).cluster is not None
+    assert load_config(images, ["cluster.address=auto", "cluster=null"]).cluster is None
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "cluster.address=10.0.0.5",
+            'cluster.address is "10.0.0.5": it must be local, auto, or HOST:PORT of a Ray '
+            "cluster, such as 10.0.0.5:6379",
+        ),
+        ("cluster.address=a:70000", 'cluster.address is "a:70000": it must be local, auto, or'),
+        ("cluster=local", 'cluster is "local"; it must be a section of keys'),
+        ("cluster.workers=2", "cluster.address is missing; add it: local starts Ray on this host"),
+        (
+            "cluster={address: local, workers: 33}",
+            "cluster.workers is 33; it must be at most 32",
+        ),
+        (
+            "cluster={address: local, worker: 3}",
+            "cluster.worker is not a known key; did you mean cluster.workers?",
+        ),
+    ],
+)
+def test_messages_of_a_cluster(images, override, expected):
+    assert message(images, override).partition(": ")[2].startswith(expected)
