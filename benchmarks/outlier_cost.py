@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.results import number, table, write_results
-from latency.onnxruntime_session import cpu_session
+from latency.cpu_session import cpu_session
 from latency.policy import CONTRIB
 
 INPUTS, OUTPUTS, COLUMNS = 384, 128, 12

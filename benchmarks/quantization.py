@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.results import FOLDER, number, percent, table, write_results
+from latency.cpu_session import cpu_session
 from latency.graphs import GraphLibrary
-from latency.onnxruntime_session import cpu_session
 from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import Config, load_config
 from nas.run import Run

@@ -78,7 +78,7 @@ class GeneImportance:
         raw = np.stack(columns, axis=1).astype(np.int64)
         self._design = np.hstack([design[g][raw[:, g]] for g in range(space.dimensions)])
         self._effects = design
-        self.architectures = [space.decode(row) for row in raw]
+        self.architectures = space.decode_all(raw)
         """The sample: uniform over genes, like `SearchSpace.sample`."""
         self.kinds: dict[str, list[str]] = {}
         """Genes by what their names begin with: `ffn.0` to `ffn.11` are `ffn`."""

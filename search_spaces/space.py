@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    Sequence,
+    ValuesView,
+)
 from functools import cached_property
-from itertools import product
+from itertools import compress, product
 from math import prod
 from operator import itemgetter
 
@@ -27,11 +35,19 @@ class Architecture(Mapping[str, Choice]):
     """
 
     __slots__ = ("_hash", "_json", "_values")
+    _hash: int
+    _json: str
+    _values: dict[str, Choice]
 
     def __init__(self, values: Mapping[str, Choice]) -> None:
         self._values = {name: values[name] for name in sorted(values)}
-        self._json = json.dumps(self._values, separators=(",", ":"))
-        self._hash = hash(self._json)
+
+    @classmethod
+    def _of(cls, values: dict[str, Choice]) -> Architecture:
+        """One of genes whose names are in order, which it keeps."""
+        self = cls.__new__(cls)
+        self._values = values
+        return self
 
     def __getitem__(self, name: str) -> Choice:
         return self._values[name]
@@ -42,23 +58,45 @@ class Architecture(Mapping[str, Choice]):
     def __len__(self) -> int:
         return len(self._values)
 
+    # Those of `Mapping` ask for one gene after another; a search asks for all of thousands.
+    def keys(self) -> KeysView[str]:
+        """Names of the genes, sorted."""
+        return self._values.keys()
+
+    def values(self) -> ValuesView[Choice]:
+        """Choices in the order of the names."""
+        return self._values.values()
+
+    def items(self) -> ItemsView[str, Choice]:
+        """Names and choices."""
+        return self._values.items()
+
     def __hash__(self) -> int:
-        return self._hash
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash = hash(self.to_json())
+            return self._hash
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Architecture):
-            return self._json == other._json
+            return self.to_json() == other.to_json()
         return NotImplemented
 
     def __repr__(self) -> str:
-        return f"Architecture({self._json})"
+        return f"Architecture({self.to_json()})"
 
     def __reduce__(self) -> tuple[type[Architecture], tuple[dict[str, Choice]]]:
         return Architecture, (self._values,)
 
     def to_json(self) -> str:
         """The genes as compact JSON with sorted names."""
-        return self._json
+        # Most of the architectures that a search looks at are never compared.
+        try:
+            return self._json
+        except AttributeError:
+            self._json = json.dumps(self._values, separators=(",", ":"))
+            return self._json
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
@@ -78,7 +116,7 @@ class Architecture(Mapping[str, Choice]):
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name the architecture."""
-        return hashlib.sha256(self._json.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
 class SearchSpace:
@@ -116,6 +154,9 @@ class SearchSpace:
             [len(values) for values in self.choices.values()], dtype=np.int64
         )
         self._position = {name: column for column, name in enumerate(self.names)}
+        # Of all genes one after the other, those of each from its first on.
+        self._values = np.array([v for values in self.choices.values() for v in values], object)
+        self._first = np.cumsum(self.cardinalities) - self.cardinalities
         self._index = [
             {value: index for index, value in enumerate(values)} for values in self.choices.values()
         ]
@@ -242,6 +283,35 @@ class SearchSpace:
                 if counts
             }
         )
+
+    def decode_all(self, genes: ArrayLike) -> list[Architecture]:
+        """The architectures of choice indices, shape `(n, d)`: those of `decode`, fast.
+
+        Raises:
+            UserError: As in `decode`.
+        """
+        array = np.asarray(genes, dtype=np.int64)
+        if len(array) == 0:
+            return []
+        if array.ndim != 2 or array.shape[1] != self.dimensions:
+            raise UserError(
+                f"genes have shape {array.shape}; the space has {self.dimensions}, a row each"
+            )
+        wrong = ((array < 0) | (array >= self.cardinalities)).any(axis=1)
+        if wrong.any():
+            self._checked(array[int(np.argmax(wrong))])
+        order = sorted(range(self.dimensions), key=self.names.__getitem__)
+        names = [self.names[column] for column in order]
+        values = self._values[(array + self._first)[:, order]].tolist()
+        mask = self.active_mask(array)[:, order]
+        return [
+            Architecture._of(
+                dict(zip(names, row, strict=True))
+                if all(counts)
+                else dict(zip(compress(names, counts), compress(row, counts), strict=True))
+            )
+            for row, counts in zip(values, mask.tolist(), strict=True)
+        ]
 
     def encode(self, arch: Architecture) -> NDArray[np.int64]:
         """Choice indices of an architecture, shape `(d,)` int64; 0 for genes that do not count.

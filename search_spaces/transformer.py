@@ -272,6 +272,12 @@ class TransformerSpace(SearchSpace):
                 values |= {name: schemes.get(part, FULL) for part, name in names.items()}
         return Architecture(values)
 
+    def decode_all(self, genes: ArrayLike) -> list[Architecture]:
+        """See `SearchSpace.decode_all`; with what takes the place of blocks that are left out."""
+        if not self.left_out:
+            return super().decode_all(genes)
+        return [self.decode(row) for row in np.asarray(genes)]
+
     def __contains__(self, arch: object) -> bool:
         """Whether `decode` may give it: one with a block that is left out is not of this space."""
         if not super().__contains__(arch):

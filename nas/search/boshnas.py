@@ -116,7 +116,7 @@ class Boshnas:
             np.vstack([rows, canonical(self._space, mutate(rows, self._space, self._rng))]), axis=0
         )
         mean, noise, doubt = surrogate.predict(rows)
-        architectures = [self._space.decode(genes) for genes in rows]
+        architectures = self._space.decode_all(rows)
         if self._problem.cheap_width:
             known = self._problem.cheap_values(architectures)
             mean[:, -self._problem.cheap_width :] = surrogate.scaled(

@@ -169,14 +169,14 @@ class Candidates:
             if row.tobytes() not in self._looked_at:
                 self._looked_at.add(row.tobytes())
                 rows.append(row)
-        holds = self._problem.cheap_violation([self._space.decode(row) for row in rows]) == 0
+        holds = self._problem.cheap_violation(self._space.decode_all(rows)) == 0
         return [row for row, ok in zip(rows, holds, strict=True) if ok]
 
     def _take_listed(self, count: int) -> list[Architecture]:
         if self._unlisted is None:
             rows = enumerate_genes(self._space)
             order = self._rng.permutation(len(rows))
-            listed = [self._space.decode(genes) for genes in rows[order]]
+            listed = self._space.decode_all(rows[order])
             feasible = self._problem.cheap_violation(listed) == 0
             self._unlisted = [arch for arch, ok in zip(listed, feasible, strict=True) if ok]
             self._unlisted.reverse()
@@ -206,7 +206,7 @@ class Candidates:
                 row = genes.copy()
                 row[order[:end]] = anchor[order[:end]]
                 mixed.append(self._space.canonical(row))
-            holds = self._problem.cheap_violation([self._space.decode(row) for row in mixed]) == 0
+            holds = self._problem.cheap_violation(self._space.decode_all(mixed)) == 0
             for i in np.flatnonzero(holds & (high - low > 1)):
                 best[i] = mixed[i]
             high, low = np.where(holds, middle, high), np.where(holds, low, middle)

@@ -216,7 +216,7 @@ class _Descent:
     def _try(self, rows: Genes) -> bool:
         """Remember the best of `rows`; True if one is feasible."""
         if len(rows):
-            violations = self._problem.cheap_violation([self._space.decode(g) for g in rows])
+            violations = self._problem.cheap_violation(self._space.decode_all(rows))
             canonical = np.array([self._space.canonical(genes) for genes in rows])
             self.tried += len(rows)
             every = np.concatenate([self._genes, canonical])

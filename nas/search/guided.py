@@ -197,7 +197,7 @@ class Guided:
             self._cheap_of.clear()
         missing = [i for i, key in enumerate(keys) if key not in self._cheap_of]
         if missing:
-            values = self._problem.cheap_values([self._space.decode(genes[i]) for i in missing])
+            values = self._problem.cheap_values(self._space.decode_all(genes[missing]))
             for i, row in zip(missing, values, strict=True):
                 self._cheap_of[keys[i]] = row
         return np.array([self._cheap_of[key] for key in keys])
@@ -228,8 +228,10 @@ class Guided:
         tie = broken.mean(axis=0) * 1e-9
         chosen: list[int] = []
         total, before = 0.0, float(best.mean())
+        more = np.empty_like(reach)  # large: made once
         for _ in range(min(count, len(pool))):
-            gain = np.maximum(reach - best[:, None, :], 0.0).mean(axis=(0, 2)) - tie
+            np.subtract(reach, best[:, None, :], out=more)
+            gain = np.maximum(more, 0.0, out=more).mean(axis=(0, 2)) - tie
             gain[chosen] = -np.inf
             pick = int(np.argmax(gain))
             chosen.append(pick)

@@ -57,7 +57,7 @@ def _spread(problem: Problem, count: int, rng: np.random.Generator) -> Genes:
     if problem.cheap is None:
         return tilted_genes(stratified_levels(count, rng), space, rng)
     pool = tilted_genes(stratified_levels(_POOL * count, rng), space, rng)
-    architectures = [space.decode(genes) for genes in pool]
+    architectures = space.decode_all(pool)
     feasible = problem.cheap_violation(architectures) == 0
     if feasible.sum() < 2:
         return pool[:count]

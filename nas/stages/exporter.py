@@ -15,9 +15,9 @@ from torch import Tensor
 
 from latency.artifact import Artifact, build_artifact
 from latency.chains import whole_inputs
+from latency.cpu_session import cpu_session
 from latency.export import write_network
 from latency.onnx_form import ONNX_FACTS
-from latency.onnxruntime_session import cpu_session
 from latency.policy import MEAN_TOLERANCE, tolerance
 from nas.config import QUALITIES
 from nas.run import Run

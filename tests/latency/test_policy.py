@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from latency.chains import chain, whole_inputs
+from latency.cpu_session import cpu_session
 from latency.export import schemes_of
-from latency.onnxruntime_session import cpu_session
 from latency.policy import CONTRIB, TOLERANCES, tolerance, write_policy
 from search_spaces import Workload
 from search_spaces.schemes import FULL, SCHEMES

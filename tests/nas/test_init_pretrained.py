@@ -116,6 +116,6 @@ def test_values_of_a_template():
     )
     assert "  image_size: 12             # pixels\n" in changed
     assert "\n  extra: 3                   # new\n\ntraining:\n" in changed
-    assert changed.endswith("\n  last: 4\n")
+    assert "\n  last: 4\n\n# cluster:" in changed
     with pytest.raises(KeyError):
         with_values(text, {"nowhere.key": "1"})

@@ -146,6 +146,7 @@ def test_blocks_that_are_left_out_become_others():
     for _ in range(50):
         genes = rng.integers(0, space.cardinalities)
         arch, whole = restricted.decode(genes), space.decode(genes)
+        assert restricted.decode_all([genes]) == [arch]
         assert not set(restricted.blocks(arch)) & set(left_out)
         assert restricted.decode(restricted.encode(arch)) == arch
         expected = [left_out.get(block, block) for block in space.blocks(whole)]

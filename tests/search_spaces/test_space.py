@@ -100,6 +100,10 @@ def test_many_are_encoded_as_each_alone(given_, seed):
     assert many.dtype == np.int64
     np.testing.assert_array_equal(many, [space.encode(arch) for arch in architectures])
     assert space.encode_all([]).shape == (0, space.dimensions)
+    back = space.decode_all(many)
+    assert back == architectures
+    assert [list(arch) for arch in back] == [list(arch) for arch in architectures]
+    assert space.decode_all([]) == []
 
 
 @given(spaces_and_genes(), st.data())
@@ -358,6 +362,19 @@ def test_text_that_is_no_architecture(text, message):
 def test_genes_that_are_refused(call, genes, message):
     with pytest.raises(UserError, match=message):
         call(genes)
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        ([0, 0], r"genes have shape \(2,\); the space has 2, a row each"),
+        ([[0, 0], [2, 0]], "gene 'depth' has no choice 2; it has 0 to 1"),
+        ([[0, -1]], "gene 'ffn.1' has no choice -1; it has 0 to 1"),
+    ],
+)
+def test_rows_that_are_refused(genes, message):
+    with pytest.raises(UserError, match=message):
+        SPACE.decode_all(genes)
 
 
 def test_many_independent_switches_are_counted_at_once():
