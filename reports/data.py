@@ -161,7 +161,7 @@ def _check_importance(path: Path, found: Importance) -> None:
 def _yaml(path: Path, text: str | None) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(f"{short(path)}: not YAML ({reason}); restore it or delete it") from None
     return value if isinstance(value, dict) else {}

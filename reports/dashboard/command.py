@@ -3,7 +3,7 @@
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,6 @@ from nas.search.constraints import Constraint
 from reports.axes import axes, identity
 from reports.stages import Genes, RunData
 
-_BOUND = re.compile(" [<>]= ")
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")
 """Names of objectives that stand in double quotes as they are; others are a file's own."""
 _DIGITS = (3, 4, 5, 7, 10, 17)
@@ -71,10 +70,13 @@ class Commands:
         if place is None:
             return None
         for bounds in self._candidates(place):
-            if best_within(self._values, self._names, self._quality, bounds) == place:
+            names = list(dict.fromkeys(str(one.objective) for one in bounds))
+            columns = [self._names.index(name) for name in names]  # of equal ones, these decide
+            if best_within(self._values[:, columns], names, self._quality, bounds) == place:
                 text = ", ".join(f"{one.objective} {one.operator} {_plain(one)}" for one in bounds)
-                words = [*self._start, *self._end, "--best", text, "--output", output]
-                return _typed(words)
+                start = shlex.join([*self._start, *self._end])
+                # In double quotes, as the documentation has them: names and numbers only.
+                return f'{start} --best "{text}" --output {shlex.quote(output)}'
         return None
 
     def _candidates(self, place: int) -> Iterator[list[Constraint]]:
@@ -114,11 +116,6 @@ def round_up(value: float, digits: int) -> float:
 
 def _plain(bound: Constraint) -> str:
     return repr(bound.bound).removesuffix(".0")
-
-
-def _typed(words: Sequence[str]) -> str:
-    """Words as a shell takes them; bounds in double quotes, as the documentation has them."""
-    return " ".join(f'"{word}"' if _BOUND.search(word) else shlex.quote(word) for word in words)
 
 
 def _measured(data: RunData) -> dict[str, dict[str, float]]:

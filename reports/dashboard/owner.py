@@ -5,6 +5,7 @@ Trying the lock would hold it for a moment, and a command that starts then would
 
 import json
 import os
+import stat
 from pathlib import Path
 
 
@@ -15,10 +16,16 @@ def is_at_work(directory: Path) -> bool:
     """
     lock = directory / ".lock"
     try:
-        process = int(json.loads(lock.read_bytes()[:200])["process"])
-    except (OSError, ValueError, KeyError, TypeError):
+        process = json.loads(_beginning(lock))["process"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    return process > 0 and _has_open(process, lock)
+    return isinstance(process, int) and process > 0 and _has_open(process, lock)
+
+
+def _beginning(lock: Path) -> bytes:
+    """Of a lock as commands write it: a pipe or a device in its place might never end."""
+    with os.fdopen(os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        return file.read(200) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
 
 
 def _has_open(process: int, lock: Path) -> bool:

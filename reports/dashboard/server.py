@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import socket
 import socketserver
 import sys
@@ -13,6 +12,7 @@ from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from typing import BinaryIO
 from urllib.parse import parse_qs, unquote
 
 from plotly.offline import get_plotlyjs
@@ -134,7 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_meant(self) -> bool:
         """Whether the request names this server: a page elsewhere may have its name point here."""
         found = _HOST.fullmatch(self.headers.get("Host", "").lower())
-        own = {*LOCAL, self.server.host.lower(), str(self.connection.getsockname()[0])}
+        reached = str(self.connection.getsockname()[0]).removeprefix("::ffff:")  # IPv4 at `::`
+        own = {*LOCAL, self.server.host.lower(), reached}
         return found is not None and (found[1] or found[2]) in own
 
     def _send(self, text: str, kind: str, headers: Mapping[str, str] | None = None) -> None:
@@ -164,7 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._start(HTTPStatus.OK, headers)
             if self.command != "HEAD":
-                shutil.copyfileobj(file, self.wfile)
+                self._copy(file, size)
+
+    def _copy(self, file: BinaryIO, size: int) -> None:
+        """Send so many bytes, also of a log that grows meanwhile: what is more is no answer."""
+        while size and (part := file.read(min(size, 1 << 16))):
+            self.wfile.write(part)
+            size -= len(part)
+        self.close_connection |= size > 0  # cut short: the rest will never come
 
     def _refuse(self, status: HTTPStatus, message: str, allow: str = "") -> None:
         body = json.dumps({"schema": 1, "error": message}).encode()

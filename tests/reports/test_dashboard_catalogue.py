@@ -186,6 +186,42 @@ def test_a_search_that_is_not_done_has_no_commands(runs):
     assert listed()["runs/digits@cpu"]["front"] == len(found["front"])
 
 
+def test_of_equal_qualities_a_command_has_the_subnet_that_export_takes(runs):
+    """Export looks at what is bounded, and then at the order of the front."""
+    digits = runs / "digits"
+    (digits / "front.json").unlink()
+    found = read(digits, "search")
+    one, other = (found["evaluated"][index] for index in found["front"][:2])
+    one["values"], other["values"] = [0.1, 1.0, 3.0, 4.0], [0.1, 1.0, 2.0, 5.0]
+    names = ["error", "latency_ms", "macs", "size_bytes"]
+    both = {"evaluated": [one, other], "front": [0, 1], "selected": [], "references": []}
+    write(digits, "search", {**found, **both, "objectives": names})
+    points = Catalogue([runs]).run("runs/digits@cpu")["points"]
+    commands = [shlex.split(point["command"]) for point in points]
+    for place, words in enumerate(commands):
+        bounds = parse_bounds(words[words.index("--best") + 1], names)
+        bounded = list(dict.fromkeys(bound.objective for bound in bounds))
+        rows = [[p["values"][names.index(name)] for name in bounded] for p in (one, other)]
+        assert best_within(as_array(rows), bounded, as_array([0.1, 0.1]), bounds) == place
+
+
+def test_no_name_of_a_run_or_subnet_is_read_by_the_shell(tmp_path, monkeypatch):
+    """Commands are there to be copied, and runs may come from anybody."""
+    monkeypatch.chdir(tmp_path)
+    directory = build_vit_run(tmp_path / "a <= $(touch x)", evaluated=60, size=3)
+    front = read(directory, "front")
+    for subnet in front["subnets"]:
+        subnet["name"] = "s >= `touch x`"
+    write(directory, "front", front)
+    points = Catalogue([tmp_path]).run("a <= $(touch x)@cpu")["points"]
+    commands = [point["command"] for point in points if point.get("command")]
+    assert commands
+    for command in commands:
+        quoted = [part for part in command.split("'")[1::2] if "touch" in part]
+        assert command.count("touch") == len(quoted) > 0
+        assert shlex.split(command)[2] == "a <= $(touch x)"
+
+
 def test_no_command_is_made_of_a_strange_objective(runs):
     digits = runs / "digits"
     for stage in ("search", "front"):
@@ -306,8 +342,23 @@ def test_who_works_on_a_run_is_seen_without_touching_the_lock(tmp_path):
     assert not is_at_work(tmp_path)  # alive, and no longer at work
     (tmp_path / ".lock").write_text('{"process": 4194305}')
     assert not is_at_work(tmp_path)
-    (tmp_path / ".lock").write_text("torn")
+    for text in ("torn", '{"process": 1e400}', "[" * 200, "[]"):
+        (tmp_path / ".lock").write_text(text)
+        assert not is_at_work(tmp_path)
+    (tmp_path / ".lock").unlink()
+    os.mkfifo(tmp_path / ".lock")  # reading it would wait for ever
     assert not is_at_work(tmp_path)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").symlink_to("/dev/zero")  # which never ends
+    assert not is_at_work(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "events.jsonl", "training.jsonl"])
+def test_a_file_nested_too_deep_hides_no_other_run(runs, name):
+    build_vit_run(runs / "other", evaluated=20, size=3)
+    (runs / "digits" / name).write_text("[" * 100_000)
+    assert listed()["runs/other@cpu"]["stage"] == "done"
+    assert "runs/digits@cpu" in listed() or "runs/digits@" in listed()
 
 
 # --- the store ---------------------------------------------------------------------------------

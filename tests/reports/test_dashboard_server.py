@@ -15,6 +15,7 @@ import pytest
 
 import reports.page
 from reports.dashboard import Catalogue, DashboardServer
+from reports.dashboard.server import _Handler
 from reports.page import asset
 from tests.reports.fixture_run import HOSTILE, build_vit_run, poison, read, write
 
@@ -256,6 +257,40 @@ def test_a_hostile_run_stays_text(tmp_path, monkeypatch):
     # What the page makes of these texts is text: nothing is read as HTML anywhere.
     script = "".join(path.read_text() for path in MODULES)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+def test_an_ipv4_address_of_a_server_at_all_ipv6_addresses_is_its_name(folder):
+    with serving(folder / "runs", host="::") as server:
+        for host, status in (("127.0.0.2", 200), ("127.0.0.3", 403)):
+            with closing(
+                http.client.HTTPConnection("127.0.0.2", server.server_address[1], timeout=20)
+            ) as connection:
+                connection.request("GET", "/", headers={"Host": host})
+                assert connection.getresponse().status == status
+
+
+def test_a_log_that_grows_while_it_is_sent_is_no_second_answer(server, folder, monkeypatch):
+    log = folder / "runs" / "digits" / "training.jsonl"
+    before = log.read_bytes()
+    start = _Handler._start
+
+    def grow(handler, status, headers):
+        start(handler, status, headers)
+        log.write_bytes(before + b"more\n")
+
+    monkeypatch.setattr(_Handler, "_start", grow)
+    with socket.create_connection(server.server_address[:2], timeout=20) as connection:
+        connection.sendall(
+            b"GET /files/runs%2Fdigits%40cpu/training.jsonl HTTP/1.1\r\n"
+            b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        )
+        with connection.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(before)}".encode() in head
+    assert body == before
+    monkeypatch.undo()
+    log.write_bytes(before)
 
 
 def test_a_number_that_json_does_not_know_is_one_line(tmp_path, monkeypatch):

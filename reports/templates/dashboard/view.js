@@ -89,8 +89,11 @@ export function bests() {
     if (!(point.kind === "front" || point.kind === "spare") || !point.quality || !isWithin(point)) continue;
     const value = valueOf(point, point.quality), before = found.get(point.run);
     if (!known(value)) continue;
-    const rank = [value, valueOf(point, state.x) ?? 0];
-    if (!before || rank[0] < before.rank[0] || (rank[0] === before.rank[0] && rank[1] < before.rank[1])) found.set(point.run, { point, rank });
+    // Of equal ones that with lower values of what is bounded, in the order of the bounds.
+    const decide = [...Object.keys(state.bounds).filter((id) => axisOf(id) && !axisOf(id).higher), state.x];
+    const rank = [value, ...decide.map((id) => valueOf(point, id) ?? 0)];
+    const at = before ? rank.findIndex((one, i) => one !== before.rank[i]) : 0;
+    if (!before || (at >= 0 && rank[at] < before.rank[at])) found.set(point.run, { point, rank });
   }
   return [...found.values()].sort((a, b) => a.rank[0] - b.rank[0]).map((one) => one.point);
 }
