@@ -24,8 +24,8 @@ CONNECT_S = 10.0
 """Longest that a cluster's port may take to answer."""
 STORE_BYTES = 100 << 20
 """Object store of a cluster of our own, beside what is put there; Ray takes no less than 75 MiB."""
-_SHORT = 40
-"""Ray's sockets lie in its folder, and their paths have 107 characters at most."""
+_SHORT = 24
+"""Ray's sockets lie below its folder: paths of 107 characters at most, 83 more than this."""
 _SETTINGS = {
     # Read when ray is imported. Ray listens on all interfaces, unless the name of its node is the
     # loopback address, which Ray gives it only where it expects no other machine.
@@ -83,7 +83,8 @@ class RayCluster:
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES + 2 * store_bytes,
                 "_node_ip_address": LOOPBACK,
-                "_temp_dir": str(self._folder),
+                # One below, since Ray lets everybody write to the folder that it is given.
+                "_temp_dir": str(self._folder / "r"),
             }
             _set_apart()
         elif address != "auto":
@@ -161,7 +162,7 @@ def _set_apart() -> None:
 def _folder() -> Path:
     """A folder that nobody else can read, with a short name."""
     usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="nas-ray-", dir=usual if len(usual) < _SHORT else "/tmp"))
+    return Path(tempfile.mkdtemp(prefix="nas-ray-", dir=usual if len(usual) <= _SHORT else "/tmp"))
 
 
 def _answers(address: str) -> None:

@@ -150,7 +150,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; {_SAVE_AGAIN}") from None
-    except ValueError as error:  # no JSON, no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested too deep
         raise UserError(f"{path} is not valid JSON ({error}); {_SAVE_AGAIN}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} must hold a JSON object; {_SAVE_AGAIN}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from search_spaces.errors import UserError
 
@@ -35,9 +35,7 @@ class Keys:
         """A positive, finite number; `default` where the key is missing or null."""
         value = self.values.get(name)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.refused(name, "a positive number")
-        if not 0 < value < math.inf:
+        if not is_number(value) or not value > 0:
             raise self.refused(name, "a positive number")
         return float(value)
 
@@ -65,3 +63,10 @@ class Keys:
             f"{self.source}: {name} is {value}, but only {supported} is supported; such a "
             "checkpoint cannot be the start of a supernet, take another"
         )
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a JSON file is a finite number; it has integers that no float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # False of NaN

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.errors import UserError
+from supernet.pretrained.keys import is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Normalisation:
             UserError: Values are missing, of another number than the channels, or no numbers.
         """
         scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0:
+        if not is_number(scale) or not scale > 0:
             raise UserError(f"{source}: rescale_factor is {scale!r}, which is no positive number")
         mean, std = [0.0] * channels, [1.0] * channels
         if settings.get("do_normalize", True):
@@ -65,12 +66,12 @@ def _per_channel(
     settings: Mapping[str, Any], name: str, channels: int, source: Path
 ) -> list[float]:
     values: object = settings.get(name)
-    if isinstance(values, int | float) and not isinstance(values, bool):
+    if is_number(values):
         values = [values] * channels
     if (
         not isinstance(values, Sequence)
         or len(values) != channels
-        or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        or not all(is_number(v) for v in values)
         or (name == "image_std" and not all(v > 0 for v in values))
     ):
         raise UserError(

@@ -109,6 +109,27 @@ class TestRay(ExecutorContract):
         assert found == evaluate(subject.model, subject.task, arch, "validation")
 
 
+@pytest.mark.parametrize("length", [24, 25, 39])
+def test_sockets_lie_where_nobody_else_may_write(length, monkeypatch, tmp_path):
+    # Who could would put sockets of their own in their place.
+    usual = Path("/tmp") / "t".ljust(length - len("/tmp/"), "x")
+    usual.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(usual))
+    try:
+        cluster = RayCluster("local", cpus=1, store_bytes=0)
+        try:
+            folder = cluster._folder
+            sockets = [path for path in folder.rglob("*") if path.is_socket()]
+            assert len(sockets) >= 2
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert (folder.parent == usual) == (length == 24)
+        finally:
+            cluster.close()
+        assert not folder.exists()
+    finally:
+        usual.rmdir()
+
+
 def node_processes():
     """Process ids of our cluster: the children of this process that are Ray's, and theirs."""
     listed = subprocess.run(

@@ -60,6 +60,7 @@ def test_no_folder(folder, name):
         (None, "does not exist; give a folder that save_pretrained wrote"),
         ("{", "is not valid JSON"),
         ("[]", "must hold a JSON object"),
+        ("[" * 100_000, "is not valid JSON"),
         (b"\xff\xfe{", "is not valid JSON"),
     ],
 )

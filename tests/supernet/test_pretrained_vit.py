@@ -152,6 +152,14 @@ def test_what_a_processor_does(tmp_path, settings, mean, std):
     assert found.std == pytest.approx((std,))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize("name", ["rescale_factor", "image_mean", "image_std"])
+def test_a_processor_with_no_finite_number(tmp_path, name, number):
+    settings = {"image_mean": [0.5], "image_std": [0.5], name: number}
+    with pytest.raises(UserError, match=f"{name} is "):
+        Normalisation.of_processor(settings, 1, tmp_path)
+
+
 @torch.no_grad()
 def test_positions_for_another_size_are_those_of_transformers(tmp_path):
     theirs = hugging_face.vit()
@@ -211,6 +219,7 @@ def test_a_space_of_another_network(tmp_path, changes, message):
         ({"image_size": [8, 8]}, "image_size is [8, 8], but only a positive integer"),
         ({"patch_size": 3}, "patch_size is 3, but only a divisor of image_size 8"),
         ({"layer_norm_eps": "x"}, 'layer_norm_eps is "x", but only a positive number'),
+        ({"layer_norm_eps": 10**400}, "layer_norm_eps is 1000"),
         ({"architectures": ["ViTForMaskedImageModeling"]}, "architectures is"),
         ({"quantization_config": {"bits": 4}}, 'quantization_config is {"bits": 4}, but only null'),
         ({"id2label": {"1": "a"}}, "id2label is"),
