@@ -114,7 +114,7 @@ class PretrainedFolder:
         """All tensors by name, on the CPU, in fp32.
 
         Raises:
-            UserError: A file is missing or damaged, or a tensor has another type.
+            UserError: A file is missing or damaged, or a tensor has another type or is not finite.
         """
         found: dict[str, Tensor] = {}
         for path in self.files:
@@ -127,6 +127,11 @@ class PretrainedFolder:
                                 f"tensor {name!r} in {path} is of type "
                                 f"{str(tensor.dtype).removeprefix('torch.')}; float32, float16 "
                                 "and bfloat16 are read, so save it in one of these"
+                            )
+                        if not tensor.isfinite().all():
+                            raise UserError(
+                                f"tensor {name!r} in {path} holds NaN or infinity, which nothing "
+                                "can be tuned from; take a checkpoint from before it diverged"
                             )
                         # Copied, or a view of the mapped file would change when the file does.
                         found[name] = tensor.to(torch.float32, copy=True)

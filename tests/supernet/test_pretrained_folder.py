@@ -98,6 +98,14 @@ def test_a_truncated_file(folder, size):
     assert f"{path} is damaged or not a safetensors file" in str(error.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite(folder, value):
+    weights = {"a": torch.tensor([1.0, value], dtype=torch.float16)}
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensor 'a' in .* holds NaN or infinity"):
+        PretrainedFolder.open(folder).tensors()
+
+
 def test_a_part_that_is_missing(folder):
     (folder / "model.safetensors").rename(folder / "part-1.safetensors")
     index(folder, {"a": "part-1.safetensors"})
