@@ -34,12 +34,7 @@ IDENTITY = bytes.fromhex(
 
 
 def session_config(spinning: bool) -> dict[str, str]:
-    """Options of a session, by onnxruntime's names, that a deployed one must have too.
-
-    Threads that spin while they wait are another latency. And on an x86 processor without VNNI the
-    kernels of unsigned by signed 8-bit integers add up pairs of products in 16 bits, which
-    overflow: there weights are to become unsigned. Where sums are exact anyway this does nothing.
-    """
+    """Options of deployed sessions too; see `latency.cpu_session`."""
     return {
         "session.intra_op.allow_spinning": "1" if spinning else "0",
         "session.x64quantprecision": "1",
