@@ -3,7 +3,7 @@
 Like every session here and every deployed one, it has the options of `session_config`. Threads that
 spin while they wait are another latency. On an x86 processor without VNNI the kernels of unsigned
 by signed 8-bit integers add up pairs of products in 16 bits, which overflow: with
-`session.x64quantprecision` weights become unsigned there, and sums exact; elsewhere it does nothing.
+`session.x64quantprecision` weights become unsigned there and sums exact; elsewhere it does nothing.
 """
 
 from __future__ import annotations
