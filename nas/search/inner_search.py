@@ -86,7 +86,7 @@ def _best(rows: Genes, scores: Floats) -> tuple[Genes, Floats, Genes]:
     """The best rows of every direction; and for each direction where its best one is now."""
     order = np.empty((min(_KEPT, len(rows)), scores.shape[1]), dtype=np.int64)
     left = scores.copy()
-    for best in order:  # few are kept: sorting all takes ten times as long
+    for best in order:  # few are kept, so that nothing has to be sorted
         best[:] = left.argmax(axis=0)
         np.put_along_axis(left, best[None], -np.inf, axis=0)
     chosen, where = np.unique(order, return_inverse=True)
