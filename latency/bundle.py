@@ -83,7 +83,7 @@ def agent_bytes() -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for module in MODULES:
             source = Path(__file__).with_name(f"{module}.py").read_bytes()
-            archive.writestr(_entry(f"latency/{module}.py"), source)
+            archive.writestr(_entry(f"latency/{module}.py"), source, compresslevel=9)
         archive.writestr(_entry("__main__.py"), "from latency.agent import main\n\nmain()\n")
     return stream.getvalue()
 

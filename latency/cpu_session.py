@@ -1,9 +1,6 @@
 """An exported model in onnxruntime on this host, to be judged rather than timed.
 
-Like every session here and every deployed one, it has the options of `session_config`. Threads that
-spin while they wait are another latency. On an x86 processor without VNNI the kernels of unsigned
-by signed 8-bit integers add up pairs of products in 16 bits, which overflow: with
-`session.x64quantprecision` weights become unsigned there and sums exact; elsewhere it does nothing.
+Like every session here and every deployed one, it has the options that its processor needs.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from latency.onnxruntime_session import CPU, session_config
+from latency.onnxruntime_session import CPU, local_config
 
 
 def cpu_session(model: bytes | Path, threads: int, optimized: Path | None = None) -> Any:
@@ -26,7 +23,7 @@ def cpu_session(model: bytes | Path, threads: int, optimized: Path | None = None
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    for name, value in session_config(spinning=False).items():
+    for name, value in local_config(spinning=False).items():
         options.add_session_config_entry(name, value)
     if optimized is not None:
         options.log_severity_level = 3  # else it warns that the file is for this processor only

@@ -25,19 +25,32 @@ PACKAGES = (*RUNTIMES, "numpy")
 """These, and what every session needs beside one: onnxruntime brings it along, torch does not."""
 _VARIANTS = ("-gpu", "-openvino")
 """Packages with another name that have the same module: onnxruntime-gpu."""
+_KIND = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part")
 _CPU = Path("/sys/devices/system/cpu")
 _THROTTLING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 """Bits 0 to 3 of `vcgencmd get_throttled`: what holds a Raspberry Pi back now."""
 
 
+def cpuinfo() -> str:
+    """What the kernel says of the processors; empty where it is not Linux."""
+    return _read(Path("/proc/cpuinfo"))
+
+
 def cpu_model() -> str:
     """Name of the processor, or of the board, as the kernel gives it."""
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
+    for line in cpuinfo().splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Hardware", "Model"):
             return value.strip()
     board = _read(Path("/proc/device-tree/model")).strip("\0 \n")
     return board or _mac_cpu() or platform.processor() or platform.machine()
+
+
+def cpu_kind() -> str:
+    """Family, model and stepping: hypervisors give one name to several processors."""
+    facts = (line.partition(":") for line in cpuinfo().splitlines())
+    kind = {name.strip(): value.strip() for name, _, value in facts}
+    return "-".join(kind[name] for name in _KIND if name in kind) or "unknown"
 
 
 def available_cpus() -> list[int]:
@@ -81,6 +94,7 @@ def describe() -> dict[str, Any]:
     return {
         "fingerprint": {
             "cpu": cpu_model(),
+            "cpu_kind": cpu_kind(),
             "cpus": ",".join(str(cpu) for cpu in available_cpus()),
             "cpu_quota": cpu_quota(),
             "governor": governor(),
@@ -158,7 +172,7 @@ def _mac_cpu() -> str:
 
 
 def _cpuinfo_clocks() -> list[float]:
-    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    lines = cpuinfo().splitlines()
     return [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from latency import host_facts
 from latency.session import Refused, Rejected
 
 CPU = "CPUExecutionProvider"
@@ -33,12 +34,21 @@ IDENTITY = bytes.fromhex(
 """An ONNX file of one `Identity`, to load a provider with."""
 
 
+WITHOUT_VNNI = {"session.x64quantprecision": "1"}
+"""Options for x86 processors without VNNI, whose kernels of unsigned by signed 8-bit integers add
+up pairs of products in 16 bits, which overflow. Weights become unsigned, and sums exact; with VNNI
+that would only be slower."""
+
+
 def session_config(spinning: bool) -> dict[str, str]:
-    """Options of deployed sessions too; see `latency.cpu_session`."""
-    return {
-        "session.intra_op.allow_spinning": "1" if spinning else "0",
-        "session.x64quantprecision": "1",
-    }
+    """Options of sessions, deployed ones too, beside `WITHOUT_VNNI`."""
+    return {"session.intra_op.allow_spinning": "1" if spinning else "0"}
+
+
+def local_config(spinning: bool) -> dict[str, str]:
+    """Options of a session on this host."""
+    exact = {} if "_vnni" in host_facts.cpuinfo() else WITHOUT_VNNI
+    return {**session_config(spinning), **exact}
 
 
 class OnnxRuntime:
@@ -146,7 +156,7 @@ class OnnxRuntime:
         result.inter_op_num_threads = 1
         result.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         result.log_severity_level = 3
-        for name, value in session_config(self.request["spinning"]).items():
+        for name, value in local_config(self.request["spinning"]).items():
             result.add_session_config_entry(name, value)
         # Models share the process: the threads of one must not spin on into the block of the next
         result.add_session_config_entry("session.force_spinning_stop", "1")

@@ -4,8 +4,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from reports import policies
 from reports.axes import best_by_quality
 from reports.stages import FrontSubnet, RunData
+
+EXACT_SUMS = """\
+if "_vnni" not in open("/proc/cpuinfo").read():  # else 8-bit sums overflow on x86
+    options.add_session_config_entry("session.x64quantprecision", "1")
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ def _classify(data: RunData, subnet: FrontSubnet, splits: Any) -> str:
     mean = ", ".join(f"{value:.6g}" for value in splits["normalisation"]["mean"])
     std = ", ".join(f"{value:.6g}" for value in splits["normalisation"]["std"])
     threads = data.front.device.threads or 1
+    squares = policies.squares(subnet.architecture)
+    exact = EXACT_SUMS if any(square.integer_inputs for square in squares) else ""
     return f"""import numpy as np
 import onnxruntime
 from PIL import Image
@@ -55,8 +63,7 @@ images = (pixels / 255 - np.float32([{mean}])) / np.float32([{std}])
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = {threads}  # as it was measured
-options.add_session_config_entry("session.x64quantprecision", "1")  # exact 8-bit sums
-providers = ["CPUExecutionProvider"]
+{exact}providers = ["CPUExecutionProvider"]
 session = onnxruntime.InferenceSession("{_model(subnet)}", options, providers)
 (logits,) = session.run(["logits"], {{"images": images.transpose(0, 3, 1, 2)}})
 best = logits[0].argmax()  # a place in `classes`, see Data and splits

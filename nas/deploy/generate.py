@@ -47,7 +47,11 @@ class Generator:
             self.tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = how["runtime"]["intra_op_num_threads"]
-        for name, value in how["runtime"].get("session_config", {}).items():
+        config = dict(how["runtime"].get("session_config", {}))
+        processor = Path("/proc/cpuinfo")
+        if not (processor.exists() and "_vnni" in processor.read_text(encoding="utf-8")):
+            config.update(how["runtime"].get("session_config_without_vnni", {}))
+        for name, value in config.items():
             options.add_session_config_entry(name, value)
         provider = how["runtime"].get("provider", "CPUExecutionProvider")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])

@@ -12,7 +12,7 @@ import numpy as np
 from latency.compute_plan import compute_plan_of
 from latency.device_profile import DeviceProfile
 from latency.measurement import FAILED, Measurement
-from latency.onnxruntime_session import session_config
+from latency.onnxruntime_session import WITHOUT_VNNI, session_config
 from latency.resources import amounts_of, resource_fields
 from nas.atomic import read_json, write_json
 from nas.progress import progress
@@ -263,6 +263,7 @@ def _runtime(profile: DeviceProfile) -> dict[str, Any]:
     if profile.backend == "onnxruntime":
         runtime["provider"] = profile.provider
         runtime["session_config"] = session_config(profile.spinning)
+        runtime["session_config_without_vnni"] = WITHOUT_VNNI
     return {**runtime, "intra_op_num_threads": profile.threads, **profile.options}
 
 

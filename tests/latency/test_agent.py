@@ -78,7 +78,7 @@ def running(folder: Path, kind: str = "") -> list[int]:
 
 
 def test_one_small_file_for_old_pythons() -> None:
-    assert len(bundle.agent_bytes()) < 40_000
+    assert len(bundle.agent_bytes()) < 41_000
     bundle.agent_bytes.cache_clear()
     assert bundle.agent_bytes() == bundle.agent_bytes()
     ours = {f"latency.{module}" for module in bundle.MODULES} | {"latency"}

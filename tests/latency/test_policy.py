@@ -10,6 +10,7 @@ import torch
 from latency.chains import chain, whole_inputs
 from latency.cpu_session import cpu_session
 from latency.export import schemes_of
+from latency.onnxruntime_session import local_config
 from latency.policy import CONTRIB, TOLERANCES, tolerance, write_policy
 from search_spaces import Workload
 from search_spaces.schemes import FULL, SCHEMES
@@ -97,6 +98,20 @@ def test_sums_of_integers_are_exact_on_every_processor():
     x = np.full((4, 64), 255, np.uint8)
     (sums,) = cpu_session(model.SerializeToString(), threads=1).run(["y"], {"x": x})
     np.testing.assert_array_equal(sums, x.astype(np.int64) @ weight.astype(np.int64))
+
+
+@pytest.mark.parametrize(
+    ("processor", "slower"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx2", True),
+        ("flags\t\t: fpu avx2 avx512_vnni", False),
+        ("flags\t\t: fpu avx2 avx_vnni", False),
+        ("", True),
+    ],
+)
+def test_only_a_processor_without_vnni_pays_for_exact_sums(processor, slower, monkeypatch):
+    monkeypatch.setattr("latency.host_facts.cpuinfo", lambda: processor)
+    assert ("session.x64quantprecision" in local_config(spinning=False)) == slower
 
 
 @pytest.mark.slow

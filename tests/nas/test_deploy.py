@@ -11,7 +11,7 @@ from PIL import Image
 
 from latency.export import write_network
 from latency.graphs import GraphLibrary
-from latency.onnxruntime_session import session_config
+from latency.onnxruntime_session import WITHOUT_VNNI, local_config, session_config
 from nas.deploy.classify import Classifier, read_image
 from nas.deploy.generate import Generator
 from nas.stages.companions import write_companions
@@ -23,6 +23,7 @@ RUNTIME = {
     "provider": "CPUExecutionProvider",
     "intra_op_num_threads": 1,
     "session_config": session_config(spinning=False),
+    "session_config_without_vnni": WITHOUT_VNNI,
 }
 
 
@@ -44,8 +45,8 @@ def exported(folder, space, task, library):
 
 
 def runs_as_measured(session):
-    """Whether a session has the options that the JSON names."""
-    options, given = session.get_session_options(), RUNTIME["session_config"]
+    """Whether a session has the options that it was measured with on this processor."""
+    options, given = session.get_session_options(), local_config(spinning=False)
     return given == {name: options.get_session_config_entry(name) for name in given}
 
 

@@ -24,7 +24,7 @@ import nas.stages.supernet
 from latency.backend import ModelRejectedError
 from latency.database import connect
 from latency.onnxruntime_backend import OnnxRuntimeBackend
-from latency.onnxruntime_session import session_config
+from latency.onnxruntime_session import WITHOUT_VNNI, session_config
 from latency.timing import TimingConfig
 from nas.cli import main
 from nas.deploy.classify import Classifier
@@ -341,6 +341,7 @@ def test_exports_give_what_the_subnet_gives(name, request):
         path = directory / subnet["export"]
         how = load(path.with_suffix(".json"))
         assert how["runtime"]["session_config"] == session_config(spinning=False)
+        assert how["runtime"]["session_config_without_vnni"] == WITHOUT_VNNI
         assert how["model"] == path.name
         run = runtime(path)
         assert [value.name for value in run.get_inputs()] == [p["name"] for p in how["inputs"]]
