@@ -81,7 +81,7 @@ def small_table(folder: Path, device: Device, lease: str) -> list[Row]:
             backend=backend,
             timing=replace(TimingConfig.quick(), min_sessions=6, max_sessions=12),
             store=store,
-            library=GraphLibrary(folder.parent / "parts"),
+            library=GraphLibrary(),
             folder=folder.parent / "chains",
             lease=lease,
         )

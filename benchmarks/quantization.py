@@ -117,7 +117,7 @@ def agreement(config: Config, count: int) -> list[dict[str, Any]]:
         train(run)
         supernet = open_supernet(run)
         space = supernet.space
-        library = GraphLibrary(run.directory.path / "graphs" / "parts")
+        library = GraphLibrary()
         rng = np.random.default_rng(SAMPLE_SEED)
         uniform = {name: space.with_scheme(space.largest, name) for name in SCHEMES}
         for name, arch in uniform.items():

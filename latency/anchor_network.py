@@ -69,8 +69,7 @@ def compile_anchor(backend: DeviceBackend, folder: Path, layers: int = ANCHOR_LA
     path = folder / f"anchor-{layers}{backend.suffix}"
     facts = {"anchor": "transformer-1", **backend.build_facts()}
     feeds = {"x": torch.from_numpy(values.input)}
-    library = GraphLibrary(folder / "parts")
-    backend.compile(network, feeds, path, library=library, facts=facts)
+    backend.compile(network, feeds, path, library=GraphLibrary(), facts=facts)
     return build_artifact(
         path,
         inputs={"x": values.input},

@@ -13,9 +13,10 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,9 +29,10 @@ from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
 
-from latency.database import storage_errors
+import supernet
 from latency.onnx_form import OPSET
 from latency.policy import Layer, write_policy
+from latency.user_cache import user_cache
 from supernet.onnx_attention import in_onnx_form
 from supernet.parts import Network, Part, Port, example_inputs
 from supernet.quantization import QuantizedLinear, full_precision
@@ -69,15 +71,25 @@ def _source(file: str) -> bytes:
     return Path(file).read_bytes()
 
 
+@cache
+def _sources() -> str:
+    """Twelve hexadecimal digits that name this code: a later version may export otherwise."""
+    digest = hashlib.sha256(_source(__file__))
+    for file in sorted(Path(inspect.getfile(supernet)).parent.rglob("*.py")):
+        digest.update(_source(str(file)))
+    return digest.hexdigest()[:12]
+
+
 class GraphLibrary:
-    """Exported parts, kept in a folder.
+    """Exported parts, without their weights, kept in a folder.
 
     Args:
-        folder: Where exported parts are kept; made if it is not there.
+        folder: Where exported parts are kept; made if it is not there. None: in the user's cache,
+            so that the next run need not export them again. One that cannot be written keeps none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = user_cache("parts") if folder is None else folder
         self._functions: dict[str, tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]] = {}
 
     def assemble(
@@ -160,7 +172,7 @@ class GraphLibrary:
         return model
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.onnx"
+        return self.folder / f"{key}-{_sources()}.onnx"
 
     def _load(
         self, key: str, part: Part, examples: list[dict[str, Tensor]]
@@ -169,9 +181,9 @@ class GraphLibrary:
         model = _read(path)
         if model is None:
             model = export_part(part, examples)
-            with storage_errors(path):
+            with suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".tmp")
+                partial = path.with_suffix(f".{os.getpid()}.tmp")
                 onnx.save(model, partial)
                 partial.replace(path)
         stored = {prop.key: prop.value for prop in model.metadata_props}
@@ -225,7 +237,11 @@ def export_part(part: Part, examples: list[dict[str, Tensor]]) -> onnx.ModelProt
             )
         assert program is not None
         model: onnx.ModelProto = program.model_proto
-        helper.set_model_props(model, {"weights": json.dumps(_weights(part, model))})
+        weights = _weights(part, model)
+        helper.set_model_props(model, {"weights": json.dumps(weights)})
+        for initializer in model.graph.initializer:
+            if initializer.name in weights:
+                initializer.ClearField("raw_data")
     finally:
         with torch.no_grad():
             for parameter, value in zip(part.module.parameters(), kept, strict=True):

@@ -17,6 +17,7 @@ from latency.outcome import engine_hash, samples_of
 from latency.preparation import UNPREPARED, Preparation
 from latency.session_process import run_process
 from latency.timing import TimingConfig
+from latency.user_cache import user_cache
 from search_spaces.errors import UserError
 
 BUILD_S = 1800.0
@@ -129,7 +130,7 @@ class ThisHost:
             storage_errors(Path(tempfile.gettempdir())),
             tempfile.TemporaryDirectory() as name,
         ):
-            folder, kept = Path(name), cache_folder() / f"timings-{timings}"
+            folder, kept = Path(name), user_cache("engines") / f"timings-{timings}"
             kept.parent.mkdir(parents=True, exist_ok=True)
             (folder / "model").write_bytes(model)
             files = {"model": folder / "model", "engine": folder / "engine", "timings": kept}
@@ -180,12 +181,6 @@ def checked(
     if gpu and description["no_gpu"] is not None:
         raise UserError(f"{place.name}: {description['no_gpu']}")
     return {**description, "fingerprint": place.preparation.fingerprint(description)}
-
-
-def cache_folder() -> Path:
-    """Where engines and kernel timings are kept: `elastic-nas/engines` in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "elastic-nas" / "engines"
 
 
 def _process(request: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:

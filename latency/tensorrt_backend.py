@@ -12,8 +12,9 @@ from latency.anchor import ANCHOR_LAYERS, anchor_values, build_anchor
 from latency.artifact import Artifact, build_artifact
 from latency.backend import BackendError, Samples
 from latency.files import write_bytes
-from latency.place import Place, ThisHost, cache_folder, checked
+from latency.place import Place, ThisHost, checked
 from latency.timing import TimingConfig
+from latency.user_cache import user_cache
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class TensorRTBackend:
         listed = {name: list(shape) for name, shape in shapes.items()}
         facts = dict(self.build_facts())
         key = _digest([hashlib.sha256(model).hexdigest(), listed, facts])
-        cached = cache_folder() / f"{key}.engine"
+        cached = user_cache("engines") / f"{key}.engine"
         if not cached.exists():
             # Timings are of one GPU, one driver and one version of the library
             timings = _digest([facts["builder"], self.place.describe()["gpu"]])

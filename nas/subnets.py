@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,7 @@ def write_onnx(subnet: Subnet, path: str | Path, like: str | Path) -> None:
     missing = [key for key in ("runtime", "inputs", "outputs", "task") if key not in how]
     if missing:
         raise UserError(f"{like} lacks {missing[0]}; name the JSON beside an exported model")
-    with tempfile.TemporaryDirectory() as parts:
-        network = subnet.eval().network()
-        write_network(network, path, library=GraphLibrary(Path(parts)), facts={})
+    write_network(subnet.eval().network(), path, library=GraphLibrary(), facts={})
     kept = {key: value for key, value in how.items() if key not in ("sha256", "subnet", "note")}
     write_json(path.with_suffix(".json"), {**kept, "model": path.name})
 

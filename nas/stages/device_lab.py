@@ -55,7 +55,7 @@ class DeviceLab:
         mode = run.config.latency.mode
         self.timing = TimingConfig.quick() if mode == "quick" else TimingConfig.standard()
         self.store = LatencyStore(run.connection)
-        self.library = GraphLibrary(run.directory.path / "graphs" / "parts")
+        self.library = GraphLibrary()
         self.folder = run.directory.path / "graphs"
         self.tables = DeviceTables(self)
 

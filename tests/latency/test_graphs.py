@@ -282,6 +282,26 @@ def test_a_weight_that_the_graph_lacks_is_told(tmp_path):
     assert not (tmp_path / "parts").exists()
 
 
+def test_parts_serve_later_runs_and_hold_no_weights(tmp_path, exports, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = GraphLibrary().assemble(small_network(nn.Linear(3, 3)))
+    (kept,) = (tmp_path / "elastic-nas" / "parts").iterdir()
+    assert not any(weight.raw_data for weight in onnx.load(kept).graph.initializer)
+    other = nn.Linear(3, 3)
+    found = GraphLibrary().assemble(small_network(other))
+    assert exports == ["part"]
+    assert found != first
+    (y,) = session(found).run(None, {"x": np.eye(2, 3, dtype=np.float32)})
+    np.testing.assert_allclose(y, other(torch.eye(2, 3)).detach(), rtol=1e-6)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, exports):
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        GraphLibrary(tmp_path / "file").assemble(small_network(nn.Linear(3, 3)))
+    assert exports == ["part", "part"]
+
+
 def test_weights_are_as_before_when_the_exporter_fails(tmp_path, monkeypatch):
     """The exporter sees random numbers in place of the weights; nobody else may."""
     module = nn.Linear(3, 3)

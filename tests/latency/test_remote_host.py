@@ -15,11 +15,12 @@ from latency.backend import ModelRejectedError
 from latency.coreml_backend import CoreMLBackend
 from latency.graphs import GraphLibrary
 from latency.onnxruntime_backend import OnnxRuntimeBackend
-from latency.place import ThisHost, cache_folder
+from latency.place import ThisHost
 from latency.remote_host import pack_folder
 from latency.tensorrt_backend import TensorRTBackend
 from latency.timing import TimingConfig
 from latency.torch_backend import TorchBackend
+from latency.user_cache import user_cache
 from search_spaces.errors import UserError
 from tests.latency import contract, networks
 from tests.latency.remote_device import Device, Server, remote_device
@@ -59,7 +60,7 @@ def test_an_engine_is_built_on_the_device(
         anchor = backend.anchor(tmp_path)
         assert gpu_host.proxy.fired == (fault is not None)
         assert (gpu_host.folder / "files" / anchor.sha256).read_bytes() == anchor.path.read_bytes()
-        assert [path.suffix for path in cache_folder().iterdir()] == [".engine"]
+        assert [path.suffix for path in user_cache("engines").iterdir()] == [".engine"]
         if nvidia.missing() is not None:
             assert str(backend.missing()).startswith("127.0.0.1:")
 

@@ -12,11 +12,12 @@ import pytest
 from latency import nvidia
 from latency.graphs import GraphLibrary
 from latency.half import nodes_of_parts, to_half
-from latency.place import ThisHost, cache_folder
+from latency.place import ThisHost
 from latency.session import Refused
 from latency.tensorrt_backend import TensorRTBackend
 from latency.tensorrt_engine import build_engine, load_library
 from latency.timing import TimingConfig
+from latency.user_cache import user_cache
 from search_spaces import Workload
 from search_spaces.errors import UserError
 from tests.latency import contract, networks
@@ -139,7 +140,7 @@ def test_per_part_precision_reaches_the_engine(library: GraphLibrary, tmp_path: 
 def test_an_engine_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = TensorRTBackend(library="tensorrt_rtx")
     first = backend.anchor(tmp_path)
-    assert len(list(cache_folder().glob("*.engine"))) == 1
+    assert len(list(user_cache("engines").glob("*.engine"))) == 1
 
     def fails(*arguments: object, **keywords: object) -> bytes:
         raise AssertionError("built again")

@@ -179,7 +179,6 @@ def test_what_another_version_of_a_scheme_gave_is_not_taken_for_it(folder, monke
 
 def test_a_table_of_another_version_is_not_taken_for_this_one(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    shutil.copytree(folder / "digits" / "graphs" / "parts", folder / "shared" / "graphs" / "parts")
     assert main(["table", "export", "digits.yaml", "policies.csv"]) == 0
     (folder / "other.yaml").write_text(DIGITS.replace("output: digits", "output: shared"))
     command = ["measure", "other.yaml", CHOICES, "--device", "bench"]
