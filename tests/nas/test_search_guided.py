@@ -199,3 +199,35 @@ def test_under_a_bound_on_what_is_learned_every_batch_tries_what_was_given_up():
         seen = (late[:, :, None] == np.arange(4)).sum(axis=0)  # (genes, choices)
         of_each = seen[np.arange(5), genes[begin:end]]  # (batch, genes)
         assert of_each.min() == seen.min()
+
+
+def test_minor_genes_do_not_take_the_evaluations_of_others():
+    """Each format of known widths is a small sure gain; the widths are what there is to learn."""
+    widths = {f"w{i}": (0, 1, 2, 3) for i in range(8)}
+    formats = {f"f{i}": (0, 1, 2) for i in range(8)}
+    space = SearchSpace({**widths, **formats}, minor=formats)
+    gain = np.random.default_rng(3).gamma(1.0, size=8)
+
+    def level(archs, names):
+        return np.array([[arch[name] for name in names] for arch in archs]) / 3
+
+    def error(archs):
+        small = 0.01 * level(archs, formats).sum(axis=1)
+        return (np.exp(-2 * np.sqrt(level(archs, widths)) @ gain / gain.sum()) + small)[:, None]
+
+    def size(archs):
+        each = (1 + level(archs, widths)) * (1 - level(archs, formats) / 2)
+        return each.sum(axis=1)[:, None]
+
+    result = search(space, error, cheap=size, budget=120, seed=1)
+    late = [tuple(arch[name] for name in widths) for arch in result.architectures[40:]]
+    known = {tuple(arch[name] for name in widths) for arch in result.architectures[:40]}
+    fresh = [key not in known and key not in late[:place] for place, key in enumerate(late)]
+    assert 0.5 < np.mean(fresh) < 1
+
+    # Where nothing else is left to choose, they have it all
+    alone = SearchSpace({**dict.fromkeys(widths, (2,)), **formats}, minor=formats)
+    best = min(
+        size([arch]).item() for arch in search(alone, error, cheap=size, budget=60).architectures
+    )
+    assert best == pytest.approx(8 * (1 + 2 / 3) * 2 / 3)
