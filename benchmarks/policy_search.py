@@ -12,7 +12,8 @@
 Each is judged by the hypervolume (test quality, latency, bytes) of what it found, the later ones
 with the fp32 points that they paid for; the box is the same for all. The points of each front that
 dominate the most by validation quality and predicted latency (`--measured`) are measured whole, all
-together, and these alone count; those of `joint` in the same sessions as the same subnets in fp32.
+together, and these alone count; those of `joint` in the same sessions as the same subnets in fp32,
+and again in standard mode where they seem slower than these.
 With `--measured 0`, all points count with their predicted latencies. The exit code is 1 if another
 way leads in a seed, or if a policy of `joint` is slower than fp32 or its file no smaller.
 
@@ -185,6 +186,7 @@ def judge(methods: Methods, fronts: Fronts, measured: int) -> dict[str, Any]:
                 "twin_file_bytes": twin.twin_file_bytes,
                 "larger": twin.larger,
                 "same_graph": twin.same_graph,
+                "again": twin.again,
             }
             for twin in twins
         ],
@@ -271,7 +273,8 @@ def twin_lines(twins: Sequence[Mapping[str, Any]]) -> str:
             verdict = (
                 "the graph is the same: noise"
                 if same
-                else f"{sum(twin['slower'] for twin in some)} are slower beyond that and {SAME:.0%}"
+                else f"{sum(twin['slower'] for twin in some)} are slower beyond that and "
+                f"{SAME:.0%}, {sum(twin['again'] for twin in some)} of all were measured again"
             )
             lines.append(
                 f"{workload}: {len(some)} policies of joint with 8-bit "

@@ -48,17 +48,17 @@ def test_slower_is_what_is_slower_beyond_doubt():
 
 
 def told(one):
-    names = ("workload", "ratio", "half_width", "slower", "larger", "same_graph")
+    names = ("workload", "ratio", "half_width", "slower", "larger", "same_graph", "again")
     bytes_of = ("file_bytes", "twin_file_bytes")
     return {name: getattr(one, name) for name in (*names, *bytes_of)}
 
 
 def test_twins_are_told_with_the_noise_beside():
-    some = [twin(ratio=0.9), twin(ratio=1.2), twin(ratio=1.003, same_graph=True)]
+    some = [twin(ratio=0.9), twin(ratio=1.2, again=True), twin(ratio=1.003, same_graph=True)]
     lines = twin_lines([told(one) for one in some]).splitlines()
     assert "2 policies of joint with 8-bit products take 1.050" in lines[0]
     assert "at most 1.200" in lines[0]
-    assert lines[0].endswith("1 are slower beyond that and 1%")
+    assert lines[0].endswith("1 are slower beyond that and 1%, 1 of all were measured again")
     assert "1 policies of joint with 8-bit weights alone take 1.003" in lines[1]
     assert lines[1].endswith("the graph is the same: noise")
     assert lines[2].startswith("their files have 0.33 to 0.33 of the bytes; 0 that claim")
