@@ -1,7 +1,10 @@
 """A supernet with data to judge it on, untrained: an executor does not mind."""
 
 import os
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +26,18 @@ class DeadlyImages(ImageClassification):
     def metrics(self, forward, split, share=1.0):
         if share == DEADLY_SHARE:
             os._exit(1)
+        return super().metrics(forward, split, share)
+
+
+class HangingImages(ImageClassification):
+    """The first to judge once the file `armed` is there takes it away and does not come back."""
+
+    armed = Path("never")
+
+    def metrics(self, forward, split, share=1.0):
+        with suppress(FileNotFoundError):
+            self.armed.unlink()
+            time.sleep(120)
         return super().metrics(forward, split, share)
 
 

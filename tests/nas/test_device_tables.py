@@ -60,11 +60,10 @@ def measured(tmp_path_factory):
 
 @pytest.fixture
 def colleague(measured, tmp_path, monkeypatch):
-    """Another folder, with the configuration and the file, and exported parts, to save time."""
+    """Another folder, with the configuration and the file."""
     for name in ("digits.yaml", "cpu.csv"):
         shutil.copy(measured / name, tmp_path)
-    parts = Path("runs/digits/graphs/parts")
-    shutil.copytree(measured / parts, tmp_path / parts)
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
