@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from search_spaces.blocks import Block
 from search_spaces.schemes import FULL, SCHEMES
 from search_spaces.transformer import TransformerSpace
 
 LEAST_GAIN = 0.02
-"""Share of a block's latency that a scheme has to save: less may be an error of the table."""
+"""Share of a latency that a scheme has to save: less may be an error of the table."""
 LEAST = 1e-12
 """In place of a latency of 0, which interpolation may give, ms."""
 
@@ -35,6 +39,43 @@ def slow_blocks(
         if found != block:
             instead[block] = found
     return instead
+
+
+def without_small_gains(
+    space: TransformerSpace, latencies: Sequence[Callable[[Block], float]]
+) -> Callable[[list[Block]], list[Block]]:
+    """What takes the place of networks that integer arithmetic hardly speeds up.
+
+    A single layer with 8-bit inputs in a network of floats is slower than in the chain of its
+    table's row, which repeats it: some workload has to gain `LEAST_GAIN` of the whole network's
+    latency, or all such layers have the next finer scheme that runs as fp32.
+
+    Args:
+        space: Gives the schemes.
+        latencies: Latency of a block under each workload.
+
+    Returns:
+        Takes the blocks of a network; gives these or others of the same widths.
+    """
+
+    @cache
+    def stored(block: Block) -> Block:
+        while integer := [p for p, name in block.precision if SCHEMES[name].runs_as != FULL]:
+            block = _finer(block, integer[0], space.precision)
+        return block
+
+    @cache
+    def of(block: Block) -> NDArray[np.float64]:
+        return np.array([latency(block) for latency in latencies])
+
+    def in_networks(blocks: list[Block]) -> list[Block]:
+        others = [stored(block) for block in blocks]
+        if others == blocks:
+            return blocks
+        ours, theirs = (np.sum([of(one) for one in some], axis=0) for some in (blocks, others))
+        return blocks if (ours <= (1 - LEAST_GAIN) * theirs).any() else others
+
+    return in_networks
 
 
 def _slow_part(block: Block, latencies: Sequence[Callable[[Block], float]]) -> str | None:

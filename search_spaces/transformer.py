@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product, zip_longest
@@ -141,6 +141,8 @@ class TransformerSpace(SearchSpace):
         self.ends = checked_ends(precision_ends) if self.precision else ()
         self.left_out: Mapping[Block, Block] = {}
         """Blocks that do not occur, and what takes the place of each; see `restricted`."""
+        self.in_networks: Callable[[list[Block]], list[Block]] | None = None
+        """What takes the place of a network's blocks; see `restricted`."""
         choices: dict[str, Sequence[Choice]] = {"embed": embed, "depth": depth}
         active: dict[str, dict[str, Sequence[Choice]]] = {}
         for index in range(layers):
@@ -247,15 +249,21 @@ class TransformerSpace(SearchSpace):
         policies = (subnet.ends, *(layer.precision for layer in subnet.layers))
         return frozenset(name for policy in policies for _, name in policy)
 
-    def restricted(self, instead: Mapping[Block, Block]) -> TransformerSpace:
+    def restricted(
+        self,
+        instead: Mapping[Block, Block],
+        in_networks: Callable[[list[Block]], list[Block]] | None = None,
+    ) -> TransformerSpace:
         """The space without some blocks: architectures with them become others.
 
         Args:
             instead: Blocks that are not to occur, and what takes the place of each: the same
                 widths with other schemes.
+            in_networks: Takes what is then left of an architecture; gives what takes its place,
+                or the same. Of what it gives it gives the same.
         """
         space = copy.copy(self)
-        space.left_out = dict(instead)
+        space.left_out, space.in_networks = dict(instead), in_networks
         for name in ("smallest", "largest"):  # of the whole space
             vars(space).pop(name, None)
         return space
@@ -263,18 +271,21 @@ class TransformerSpace(SearchSpace):
     def decode(self, genes: ArrayLike) -> Architecture:
         """See `SearchSpace.decode`; with what takes the place of blocks that are left out."""
         arch = super().decode(genes)
-        if not self.left_out:
+        if not self._restricted:
+            return arch
+        blocks = list(self.blocks(arch))
+        kept = self._kept(blocks)
+        if kept == blocks:
             return arch
         values = dict(arch)
-        for block, names in zip(self.blocks(arch), self.policy_genes(arch), strict=True):
-            if block in self.left_out:
-                schemes = dict(self.left_out[block].precision)
-                values |= {name: schemes.get(part, FULL) for part, name in names.items()}
+        for block, names in zip(kept, self.policy_genes(arch), strict=True):
+            schemes = dict(block.precision)
+            values |= {name: schemes.get(part, FULL) for part, name in names.items()}
         return Architecture(values)
 
     def decode_all(self, genes: ArrayLike) -> list[Architecture]:
         """See `SearchSpace.decode_all`; with what takes the place of blocks that are left out."""
-        if not self.left_out:
+        if not self._restricted:
             return super().decode_all(genes)
         return [self.decode(row) for row in np.asarray(genes)]
 
@@ -282,8 +293,20 @@ class TransformerSpace(SearchSpace):
         """Whether `decode` may give it: one with a block that is left out is not of this space."""
         if not super().__contains__(arch):
             return False
+        if not self._restricted:
+            return True
         assert isinstance(arch, Architecture)
-        return not (self.left_out and any(block in self.left_out for block in self.blocks(arch)))
+        blocks = list(self.blocks(arch))
+        return self._kept(blocks) == blocks
+
+    @property
+    def _restricted(self) -> bool:
+        return bool(self.left_out) or self.in_networks is not None
+
+    def _kept(self, blocks: list[Block]) -> list[Block]:
+        """What takes the place of an architecture's blocks."""
+        kept = [self.left_out.get(block, block) for block in blocks]
+        return kept if self.in_networks is None else self.in_networks(kept)
 
     def policy_genes(self, arch: Architecture) -> list[dict[str, str]]:
         """For each of `blocks`, the genes of its schemes by part."""

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from nas.stages.supernet import TrainedSupernet
-from predictors.policies import slow_blocks
+from predictors.policies import slow_blocks, without_small_gains
 from predictors.proposals import propose
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import TablePredictor
@@ -24,9 +24,11 @@ BlockCost = Callable[[Block], float]
 def without_slow_blocks(
     space: TransformerSpace, predictors: Mapping[str, ArchitecturePredictor]
 ) -> TransformerSpace:
-    """The space without schemes that the tables say do not pay, block by block."""
+    """The space without schemes that the tables say do not pay, in a block or in a network."""
     latencies = block_latencies(predictors)
-    return space.restricted(slow_blocks(space, latencies)) if space.precision else space
+    if not space.precision or not latencies:
+        return space
+    return space.restricted(slow_blocks(space, latencies), without_small_gains(space, latencies))
 
 
 def block_latencies(predictors: Mapping[str, ArchitecturePredictor]) -> list[BlockCost]:

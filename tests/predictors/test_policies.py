@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from predictors.blocks import BlockCounts
-from predictors.policies import slow_blocks
+from predictors.policies import slow_blocks, without_small_gains
 from predictors.proposals import propose
 from search_spaces.schemes import FULL, PARTS
 from tests.search_spaces.policy_spaces import FEW, policy_space
@@ -53,6 +53,26 @@ def test_under_every_workload():
     instead = slow_blocks(SPACE, [faster, slower])
     for block in SPACE.all_blocks():
         assert "w8a8" not in dict(instead.get(block, block).precision).values()
+
+
+def test_a_network_that_gains_little_has_none():
+    def saving(share):
+        return lambda b: 100.0 - share * sum(name == "w8a8" for _, name in b.timed.precision)
+
+    slight, much = saving(1.0), saving(30.0)
+    plain = SPACE.with_scheme(SPACE.largest, FULL)
+    everywhere = SPACE.with_scheme(plain, "w8a8")
+    some = SPACE.architecture({**plain, "precision.ffn_in.0": "w8a8", "precision.qkv.0": "w8"})
+    stored = SPACE.architecture({**some, "precision.ffn_in.0": "w8"})
+    for latencies, gain in (([slight], False), ([slight, much], True)):
+        space = SPACE.restricted({}, without_small_gains(SPACE, latencies))
+        for arch, instead in ((some, stored), (everywhere, SPACE.with_scheme(plain, "w8"))):
+            kept = arch if gain else instead
+            assert space.decode(SPACE.encode(arch)) == kept
+            assert space.decode_all([SPACE.encode(arch)]) == [kept]
+            assert (arch in space) == gain
+            assert kept in space
+        assert plain in space
 
 
 def test_proposals_are_the_best_within_their_bounds():
