@@ -24,8 +24,8 @@ def slow_blocks(
     """Blocks with a scheme that does not make them faster, and the next finer ones without such.
 
     A scheme with an arithmetic of its own has to pay for itself: under every workload, the block
-    must be faster by `LEAST_GAIN` than with that part in fp32. One that is only stored in fewer
-    bits costs no time.
+    must be faster by `LEAST_GAIN` than with that part in fp32, and no slower than with all in fp32.
+    One that is only stored in fewer bits costs no time.
 
     Args:
         space: Gives blocks and schemes.
@@ -36,6 +36,9 @@ def slow_blocks(
         found = block
         while (part := _slow_part(found, latencies)) is not None:
             found = _finer(found, part, space.precision)
+        plain = _in_floats(found, space.precision)
+        if any(latency(found) > latency(plain) for latency in latencies):
+            found = plain
         if found != block:
             instead[block] = found
     return instead
@@ -48,7 +51,7 @@ def without_small_gains(
 
     A single layer with 8-bit inputs in a network of floats is slower than in the chain of its
     table's row, which repeats it: some workload has to gain `LEAST_GAIN` of the whole network's
-    latency, or all such layers have the next finer scheme that runs as fp32.
+    latency, and none may lose, or all such layers have the next finer scheme that runs as fp32.
 
     Args:
         space: Gives the schemes.
@@ -59,23 +62,29 @@ def without_small_gains(
     """
 
     @cache
-    def stored(block: Block) -> Block:
-        while integer := [p for p, name in block.precision if SCHEMES[name].runs_as != FULL]:
-            block = _finer(block, integer[0], space.precision)
-        return block
+    def in_floats(block: Block) -> Block:
+        return _in_floats(block, space.precision)
 
     @cache
     def of(block: Block) -> NDArray[np.float64]:
         return np.array([latency(block) for latency in latencies])
 
     def in_networks(blocks: list[Block]) -> list[Block]:
-        others = [stored(block) for block in blocks]
+        others = [in_floats(block) for block in blocks]
         if others == blocks:
             return blocks
         ours, theirs = (np.sum([of(one) for one in some], axis=0) for some in (blocks, others))
-        return blocks if (ours <= (1 - LEAST_GAIN) * theirs).any() else others
+        pays = (ours <= (1 - LEAST_GAIN) * theirs).any() and (ours <= theirs).all()
+        return blocks if pays else others
 
     return in_networks
+
+
+def _in_floats(block: Block, schemes: Sequence[str]) -> Block:
+    """The block with the next finer schemes that run as fp32."""
+    while integer := [part for part, name in block.precision if SCHEMES[name].runs_as != FULL]:
+        block = _finer(block, integer[0], schemes)
+    return block
 
 
 def _slow_part(block: Block, latencies: Sequence[Callable[[Block], float]]) -> str | None:

@@ -35,9 +35,10 @@ _DIRECTIONS = 128
 _POOL = 300
 _SAMPLES = 32
 _MINOR_ONLY = 0.1
-"""Share of a batch, at most, that is new in minor genes only: their gains are small and sure, and
-would take most of a batch while little is known of the other genes. `benchmarks.policy_search`
-varies more from seed to seed without this limit, and finds less with none at all."""
+"""Share of the evaluations, about, that may be new in minor genes only where others promise
+something: their gains are small and sure, and would take most of a batch while little is known of
+the other genes. `benchmarks.policy_search` varies more from seed to seed without this limit, and
+finds less with none at all."""
 
 
 class Guided:
@@ -239,7 +240,8 @@ class Guided:
         tie = broken.mean(axis=0) * 1e-9
         alike = self._alike(pool)
         minor_only = np.isin(alike, self._alike(self._genes))
-        left = 0 if self._major.all() else int(count * _MINOR_ONLY + self._rng.random())
+        # Of a whole batch, so that one which the budget cuts short is its beginning
+        left = 0 if self._major.all() else int(self.batch * _MINOR_ONLY + self._rng.random())
         chosen: list[int] = []
         total, before = 0.0, float(best.mean())
         more = np.empty_like(reach)  # large: made once

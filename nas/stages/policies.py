@@ -13,6 +13,7 @@ from predictors.proposals import propose
 from predictors.protocol import ArchitecturePredictor
 from predictors.table import TablePredictor
 from search_spaces import Architecture, Block, TransformerSpace, Workload
+from search_spaces.schemes import FULL, SCHEMES
 from supernet.sensitivity import Sensitivities, sensitivities
 
 PROPOSALS = 3
@@ -26,7 +27,7 @@ def without_slow_blocks(
 ) -> TransformerSpace:
     """The space without schemes that the tables say do not pay, in a block or in a network."""
     latencies = block_latencies(predictors)
-    if not space.precision or not latencies:
+    if not latencies or all(SCHEMES[name].runs_as == FULL for name in space.precision):
         return space
     return space.restricted(slow_blocks(space, latencies), without_small_gains(space, latencies))
 
