@@ -172,7 +172,12 @@ def _measured_anew(
             progress=told(update),
             lease=lab.profile.lease,
         )
-    return {arch: (found[ours.sha256], found[fp32.sha256]) for arch, (ours, fp32) in pairs.items()}
+    again = {arch: (found[ours.sha256], found[fp32.sha256]) for arch, (ours, fp32) in pairs.items()}
+    return {
+        arch: (ours, fp32)
+        for arch, (ours, fp32) in again.items()
+        if ours.session_ratios.keys() & fp32.session_ratios.keys()
+    }
 
 
 def _milliseconds(found: Measurement) -> float:

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
@@ -73,11 +73,11 @@ def _source(file: str) -> bytes:
 
 @cache
 def _sources() -> str:
-    """Twelve hexadecimal digits that name this code: a later version may export otherwise."""
-    digest = hashlib.sha256(_source(__file__))
+    """Names this code and the exporter: later versions may export otherwise."""
+    digest = hashlib.sha256(version("onnxscript").encode() + _source(__file__))
     for file in sorted(Path(inspect.getfile(supernet)).parent.rglob("*.py")):
         digest.update(_source(str(file)))
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()
 
 
 class GraphLibrary:
@@ -90,7 +90,10 @@ class GraphLibrary:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = user_cache("parts") if folder is None else folder
-        self._functions: dict[str, tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]] = {}
+        self._functions: dict[
+            tuple[str, tuple[tuple[int | str, ...], ...]],
+            tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]],
+        ] = {}
 
     def assemble(
         self,
@@ -112,17 +115,18 @@ class GraphLibrary:
         functions: dict[str, onnx.FunctionProto] = {}
         nodes, initializers = [], []
         examples: list[dict[str, Tensor]] = []
+        ports = tuple(port.shape for port in network.inputs)
         layers: dict[str, Layer] = {}
         upright: set[str] = set()
         for part in network.parts:
             quantized = replace(part, module=in_onnx_form(part.module)) if onnx_attention else part
             part = replace(quantized, module=full_precision(quantized.module))
             key = module_key(part.module)
-            if key not in self._functions:
-                if not examples and _read(self._path(key)) is None:
+            if (key, ports) not in self._functions:
+                if not examples:
                     examples = [network.run(example_inputs(network.inputs, s)) for s in SIZES]
-                self._functions[key] = self._load(key, part, examples)
-            function, weights = self._functions[key]
+                self._functions[key, ports] = self._load(key, part, examples)
+            function, weights = self._functions[key, ports]
             functions[key] = function
             parameters = dict(part.module.named_parameters())
             for weight, (name, transposed) in weights.items():
@@ -171,21 +175,17 @@ class GraphLibrary:
         onnx.checker.check_model(model)
         return model
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}-{_sources()}.onnx"
-
     def _load(
         self, key: str, part: Part, examples: list[dict[str, Tensor]]
     ) -> tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]:
-        path = self._path(key)
+        # Dimensions that are not free are in the graph: the tokens of an image, say
+        shapes = [tuple(example[name].shape) for example in examples for name in part.inputs]
+        made_by = hashlib.sha256(f"{_sources()} {shapes}".encode()).hexdigest()[:12]
+        path = self.folder / f"{key}-{made_by}.part"
         model = _read(path)
         if model is None:
             model = export_part(part, examples)
-            with suppress(OSError):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(f".{os.getpid()}.tmp")
-                onnx.save(model, partial)
-                partial.replace(path)
+            _write(path, model)
         stored = {prop.key: prop.value for prop in model.metadata_props}
         weights = {
             name: (parameter, transposed)
@@ -197,10 +197,27 @@ class GraphLibrary:
 def _read(path: Path) -> onnx.ModelProto | None:
     """An exported part; None if it is not there or damaged, so that it is exported again."""
     try:
-        model = onnx.load(path)
-    except (OSError, DecodeError):
+        data = path.read_bytes()
+    except OSError:
         return None
-    return model if any(prop.key == "weights" for prop in model.metadata_props) else None
+    digest, data = data[:32], data[32:]
+    if hashlib.sha256(data).digest() != digest:
+        return None
+    model: onnx.ModelProto = onnx.ModelProto.FromString(data)
+    return model
+
+
+def _write(path: Path, model: onnx.ModelProto) -> None:
+    """Keep an exported part behind its SHA-256, unless the folder cannot be written."""
+    data = model.SerializeToString()
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def export_part(part: Part, examples: list[dict[str, Tensor]]) -> onnx.ModelProto:

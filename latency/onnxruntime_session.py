@@ -143,6 +143,7 @@ class OnnxRuntime:
         return {
             "provider": self.request["provider"],
             "spinning": self.request["spinning"],
+            "session_config": local_config(self.request["spinning"]),
             "provider_options": self.request["options"],
             "nodes": self.nodes,
             "onnxruntime": onnxruntime.__version__,

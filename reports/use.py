@@ -9,7 +9,9 @@ from reports.axes import best_by_quality
 from reports.stages import FrontSubnet, RunData
 
 EXACT_SUMS = """\
-if "_vnni" not in open("/proc/cpuinfo").read():  # else 8-bit sums overflow on x86
+processor = Path("/proc/cpuinfo")
+if not (processor.exists() and "_vnni" in processor.read_text()):
+    # Without it 8-bit sums overflow on x86 processors that have no VNNI
     options.add_session_config_entry("session.x64quantprecision", "1")
 """
 
@@ -52,7 +54,9 @@ def _classify(data: RunData, subnet: FrontSubnet, splits: Any) -> str:
     threads = data.front.device.threads or 1
     squares = policies.squares(subnet.architecture)
     exact = EXACT_SUMS if any(square.integer_inputs for square in squares) else ""
-    return f"""import numpy as np
+    return f"""from pathlib import Path
+
+import numpy as np
 import onnxruntime
 from PIL import Image
 

@@ -49,7 +49,7 @@ class Generator:
         options.intra_op_num_threads = how["runtime"]["intra_op_num_threads"]
         config = dict(how["runtime"].get("session_config", {}))
         processor = Path("/proc/cpuinfo")
-        if not (processor.exists() and "_vnni" in processor.read_text(encoding="utf-8")):
+        if not (processor.exists() and b"_vnni" in processor.read_bytes()):
             config.update(how["runtime"].get("session_config_without_vnni", {}))
         for name, value in config.items():
             options.add_session_config_entry(name, value)

@@ -1,6 +1,7 @@
 """Networks put together from exported parts: Law 1 in the runtime, and nothing exported twice."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -171,7 +172,7 @@ def test_parts_are_exported_once_and_models_are_the_same_byte_for_byte(
     architectures = mixed(space)
     first = [library.assemble(model.extract(arch).network()) for arch in architectures]
     known = {path: path.read_bytes() for path in library.folder.iterdir()}
-    assert not [path for path in known if path.suffix != ".onnx"]
+    assert not [path for path in known if path.suffix != ".part"]
     exports.clear()
     for again in (library, GraphLibrary(library.folder)):
         for arch, before in zip(architectures, first, strict=True):
@@ -286,13 +287,59 @@ def test_parts_serve_later_runs_and_hold_no_weights(tmp_path, exports, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = GraphLibrary().assemble(small_network(nn.Linear(3, 3)))
     (kept,) = (tmp_path / "elastic-nas" / "parts").iterdir()
-    assert not any(weight.raw_data for weight in onnx.load(kept).graph.initializer)
+    model = onnx.ModelProto.FromString(kept.read_bytes()[32:])
+    assert not any(weight.raw_data for weight in model.graph.initializer)
     other = nn.Linear(3, 3)
     found = GraphLibrary().assemble(small_network(other))
     assert exports == ["part"]
     assert found != first
     (y,) = session(found).run(None, {"x": np.eye(2, 3, dtype=np.float32)})
     np.testing.assert_allclose(y, other(torch.eye(2, 3)).detach(), rtol=1e-6)
+
+
+def test_a_damaged_part_is_exported_again(tmp_path, exports):
+    before = GraphLibrary(tmp_path).assemble(small_network(nn.Linear(3, 3)))
+    (kept,) = tmp_path.iterdir()
+    data = bytearray(kept.read_bytes())
+    for damaged in (data[:-1], data[:40] + bytes([data[40] ^ 1]) + data[41:], b""):
+        kept.write_bytes(damaged)
+        found = GraphLibrary(tmp_path).assemble(small_network(nn.Linear(3, 3)))
+        assert [node.op_type for node in found.graph.node] == [n.op_type for n in before.graph.node]
+        assert kept.read_bytes() == data
+    assert len(exports) == 4
+
+
+@pytest.mark.slow
+@FORMS
+def test_images_of_two_sizes_share_a_folder(tmp_path, onnx_attention):
+    """Their blocks have the same widths and other numbers of tokens."""
+    for size in (6, 8):
+        space = VisionTransformerSpace(
+            embed=[8], depth=[1], heads=[2], ffn=[8], head_dim=4, patch_size=2, image_size=size,
+            channels=2, num_classes=3,
+        )  # fmt: skip
+        model = random_supernet(space)
+        library = GraphLibrary(tmp_path)
+        network = model.extract(space.largest).network()
+        run = session(library.assemble(network, onnx_attention=onnx_attention))
+        images = torch.randn(2, 2, size, size)
+        with torch.no_grad():
+            expected = model(images, space.largest)
+        (found,) = run.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cache", ["relative", ""])
+def test_the_cache_of_a_user_without_a_home(cache, tmp_path, exports, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(Path, "home", homeless)
+    GraphLibrary().assemble(small_network(nn.Linear(3, 3)))
+    assert exports == ["part"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, exports):
