@@ -405,3 +405,20 @@ def test_lease_waits_and_says_so() -> None:
     holder.join()
     with device_lease("bench", timeout_s=1.0):
         pass
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "kind"),
+    [
+        (
+            "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
+            "model name\t: AMD EPYC\nstepping\t: 1\n" * 2,
+            "25-17-1",
+        ),
+        ("CPU implementer\t: 0x41\nCPU variant\t: 0x0\nCPU part\t: 0xd08\n", "0x41-0x0-0xd08"),
+        ("", "unknown"),  # not Linux
+    ],
+)
+def test_processors_of_one_name_are_told_apart(cpuinfo, kind, monkeypatch):
+    monkeypatch.setattr(host_facts, "cpuinfo", lambda: cpuinfo)
+    assert host_facts.describe()["fingerprint"]["cpu_kind"] == kind

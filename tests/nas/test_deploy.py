@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,8 +48,17 @@ def exported(folder, space, task, library):
 
 def runs_as_measured(session):
     """Whether a session has the options that it was measured with on this processor."""
-    options, given = session.get_session_options(), local_config(spinning=False)
-    return given == {name: options.get_session_config_entry(name) for name in given}
+    options, given = session.get_session_options(), {}
+    for name in (*RUNTIME["session_config"], *WITHOUT_VNNI):
+        with suppress(RuntimeError):  # that it was not given
+            given[name] = options.get_session_config_entry(name)
+    return given == local_config(spinning=False)
+
+
+def processor_with(flags):
+    """In place of `Path.read_bytes`: the system says so of its processor."""
+    read = Path.read_bytes
+    return lambda path: flags.encode() if str(path) == "/proc/cpuinfo" else read(path)
 
 
 def run(folder, *arguments):
@@ -69,7 +80,7 @@ def photos(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_fed_as_in_training(tmp_path, library, photos, channels):
+def test_images_are_fed_as_in_training(tmp_path, library, photos, channels, monkeypatch):
     task = build_task("image-classification", data=str(photos), image_size=8, channels=channels)
     space = VisionTransformerSpace(
         embed=[8],
@@ -84,6 +95,11 @@ def test_images_are_fed_as_in_training(tmp_path, library, photos, channels):
     )
     model = exported(tmp_path, space, task, library)
     files = sorted(photos.rglob("*.png"))
+    for flags in ("avx2", "avx2 avx_vnni"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", processor_with(flags))
+            patch.setattr("latency.host_facts.cpuinfo", flags.strip)
+            assert runs_as_measured(Classifier(tmp_path / "s00.onnx").session)
     classify = Classifier(tmp_path / "s00.onnx")
     assert runs_as_measured(classify.session)
     logits = classify.logits(

@@ -231,3 +231,11 @@ def test_minor_genes_do_not_take_the_evaluations_of_others():
         size([arch]).item() for arch in search(alone, error, cheap=size, budget=60).architectures
     )
     assert best == pytest.approx(8 * (1 + 2 / 3) * 2 / 3)
+
+
+def test_a_short_search_with_minor_genes_is_the_beginning_of_a_long_one():
+    names = [f"g{i}" for i in range(30)]
+    space = SearchSpace(dict.fromkeys(names, (0, 1, 2, 3)), minor=names[15:])
+    long = search(space, smooth, budget=110, seed=1).architectures
+    for budget in (73, 86, 104):
+        assert search(space, smooth, budget=budget, seed=1).architectures == long[:budget]

@@ -55,16 +55,32 @@ def test_under_every_workload():
         assert "w8a8" not in dict(instead.get(block, block).precision).values()
 
 
+def test_parts_that_pay_only_beside_others():
+    """The first 8-bit layer of a block costs 10 %, and each further one gives back 5 %."""
+
+    def late(block):
+        count = sum(name == "w8a8" for _, name in block.timed.precision)
+        return 100.0 + (15.0 - 5.0 * count if count else 0.0)
+
+    instead = slow_blocks(SPACE, [late])
+    for block in SPACE.all_blocks():
+        assert "w8a8" not in dict(instead.get(block, block).precision).values()
+
+
 def test_a_network_that_gains_little_has_none():
     def saving(share):
         return lambda b: 100.0 - share * sum(name == "w8a8" for _, name in b.timed.precision)
 
-    slight, much = saving(1.0), saving(30.0)
+    slight, much, loss = saving(1.0), saving(30.0), saving(-0.1)
     plain = SPACE.with_scheme(SPACE.largest, FULL)
     everywhere = SPACE.with_scheme(plain, "w8a8")
     some = SPACE.architecture({**plain, "precision.ffn_in.0": "w8a8", "precision.qkv.0": "w8"})
     stored = SPACE.architecture({**some, "precision.ffn_in.0": "w8"})
-    for latencies, gain in (([slight], False), ([slight, much], True)):
+    for latencies, gain in (
+        ([slight], False),
+        ([slight, much], True),
+        ([loss, much], False),
+    ):
         space = SPACE.restricted({}, without_small_gains(SPACE, latencies))
         for arch, instead in ((some, stored), (everywhere, SPACE.with_scheme(plain, "w8"))):
             kept = arch if gain else instead

@@ -2,6 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from reports.axes import axes, best_by_quality, place
 from reports.figures import training_figure
 from reports.shapes import describe, layers_of, limits
 from reports.stages import TrainingStep
+from reports.use import EXACT_SUMS
 from tests.reports.fixture_run import (
     HOSTILE,
     break_measurement,
@@ -232,3 +234,15 @@ def test_without_figures_on_test_nothing_is_said_of_it(run):
         break_measurement(run, index)
     data = load_run(run)
     assert list(front_on_test.sentences(data.front, axes(data))) == []
+
+
+@pytest.mark.parametrize("cpuinfo", [None, "flags: avx2", "flags: avx2 avx512_vnni"])
+def test_the_lines_for_8_bit_inputs_run_on_any_system(cpuinfo, tmp_path):
+    """Where there is no such file, or no VNNI in it, sums are asked to be exact."""
+    file, asked = tmp_path / "cpuinfo", []
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    options = SimpleNamespace(add_session_config_entry=lambda *entry: asked.append(entry))
+    exec(EXACT_SUMS, {"Path": lambda name: file, "options": options})
+    exact = [("session.x64quantprecision", "1")]
+    assert asked == ([] if cpuinfo and "_vnni" in cpuinfo else exact)
