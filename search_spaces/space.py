@@ -129,7 +129,7 @@ class SearchSpace:
             controls.
         minor: Genes that are expected to change little, such as number formats beside widths: a
             predictor gives a change of one a tenth of the weight, and says a network's size without
-            them.
+            them; a guided search evaluates little that is new in these alone.
 
     Raises:
         UserError: No genes, a gene without choices or with equal ones, an unknown controller, a
