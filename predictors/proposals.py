@@ -25,6 +25,7 @@ def propose(
 
     An integer program chooses one policy for each block: the losses add up, and so do the costs.
     Each cost is bounded at the same part of the way from its least to its largest possible value.
+    Where the space restricts whole networks too, what gains little is what it puts in its place.
 
     Args:
         space: The search space; blocks that it leaves out are not chosen.
