@@ -54,9 +54,8 @@ def _classify(data: RunData, subnet: FrontSubnet, splits: Any) -> str:
     threads = data.front.device.threads or 1
     squares = policies.squares(subnet.architecture)
     exact = EXACT_SUMS if any(square.integer_inputs for square in squares) else ""
-    return f"""from pathlib import Path
-
-import numpy as np
+    imports = "from pathlib import Path\n\n" if exact else ""
+    return f"""{imports}import numpy as np
 import onnxruntime
 from PIL import Image
 
