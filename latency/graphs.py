@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,13 +29,18 @@ from onnx import helper, inliner, numpy_helper
 from torch import Tensor, nn
 
 import supernet
+from latency.files import write_bytes
 from latency.onnx_form import OPSET
 from latency.policy import Layer, write_policy
 from latency.user_cache import user_cache
+from search_spaces.errors import UserError
 from supernet.onnx_attention import in_onnx_form
 from supernet.parts import Network, Part, Port, example_inputs
 from supernet.quantization import QuantizedLinear, full_precision
 from supernet.stored import StoredLayer
+
+_Function = tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]
+"""Takes inputs and weights; and by the name of a weight its parameter, and whether transposed."""
 
 DOMAIN = "elastic_nas"
 # Two sets of sizes: a dimension that differs between them is free.
@@ -90,10 +94,7 @@ class GraphLibrary:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = user_cache("parts") if folder is None else folder
-        self._functions: dict[
-            tuple[str, tuple[tuple[int | str, ...], ...]],
-            tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]],
-        ] = {}
+        self._functions: dict[tuple[str, tuple[tuple[int | str, ...], ...]], _Function] = {}
 
     def assemble(
         self,
@@ -175,9 +176,7 @@ class GraphLibrary:
         onnx.checker.check_model(model)
         return model
 
-    def _load(
-        self, key: str, part: Part, examples: list[dict[str, Tensor]]
-    ) -> tuple[onnx.FunctionProto, dict[str, tuple[str, bool]]]:
+    def _load(self, key: str, part: Part, examples: list[dict[str, Tensor]]) -> _Function:
         # Dimensions that are not free are in the graph: the tokens of an image, say
         shapes = [tuple(example[name].shape) for example in examples for name in part.inputs]
         made_by = hashlib.sha256(f"{_sources()} {shapes}".encode()).hexdigest()[:12]
@@ -185,7 +184,9 @@ class GraphLibrary:
         model = _read(path)
         if model is None:
             model = export_part(part, examples)
-            _write(path, model)
+            data = model.SerializeToString()
+            with suppress(UserError, OSError):  # a folder that cannot be written keeps none
+                write_bytes(path, hashlib.sha256(data).digest() + data)
         stored = {prop.key: prop.value for prop in model.metadata_props}
         weights = {
             name: (parameter, transposed)
@@ -205,19 +206,6 @@ def _read(path: Path) -> onnx.ModelProto | None:
         return None
     model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     return model
-
-
-def _write(path: Path, model: onnx.ModelProto) -> None:
-    """Keep an exported part behind its SHA-256, unless the folder cannot be written."""
-    data = model.SerializeToString()
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(hashlib.sha256(data).digest() + data)
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def export_part(part: Part, examples: list[dict[str, Tensor]]) -> onnx.ModelProto:

@@ -38,19 +38,23 @@ def cpuinfo() -> str:
 
 def cpu_model() -> str:
     """Name of the processor, or of the board, as the kernel gives it."""
-    for line in cpuinfo().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("model name", "Hardware", "Model"):
-            return value.strip()
+    facts = _first_cpu()
+    for name in ("model name", "Hardware", "Model"):
+        if name in facts:
+            return facts[name]
     board = _read(Path("/proc/device-tree/model")).strip("\0 \n")
     return board or _mac_cpu() or platform.processor() or platform.machine()
 
 
 def cpu_kind() -> str:
     """Family, model and stepping: hypervisors give one name to several processors."""
-    facts = (line.partition(":") for line in cpuinfo().splitlines())
-    kind = {name.strip(): value.strip() for name, _, value in facts}
-    return "-".join(kind[name] for name in _KIND if name in kind) or "unknown"
+    facts = _first_cpu()
+    return "-".join(facts[name] for name in _KIND if name in facts) or "unknown"
+
+
+def _first_cpu() -> dict[str, str]:
+    lines = (line.partition(":") for line in reversed(cpuinfo().splitlines()))
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def available_cpus() -> list[int]:

@@ -56,6 +56,7 @@ class OnnxRuntime:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.request = request
+        self.config = local_config(request["spinning"])
         self.nodes: list[dict[str, int]] = []
         provider, available = request["provider"], onnxruntime.get_available_providers()
         if provider not in available:
@@ -143,7 +144,7 @@ class OnnxRuntime:
         return {
             "provider": self.request["provider"],
             "spinning": self.request["spinning"],
-            "session_config": local_config(self.request["spinning"]),
+            "session_config": self.config,
             "provider_options": self.request["options"],
             "nodes": self.nodes,
             "onnxruntime": onnxruntime.__version__,
@@ -157,7 +158,7 @@ class OnnxRuntime:
         result.inter_op_num_threads = 1
         result.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         result.log_severity_level = 3
-        for name, value in local_config(self.request["spinning"]).items():
+        for name, value in self.config.items():
             result.add_session_config_entry(name, value)
         # Models share the process: the threads of one must not spin on into the block of the next
         result.add_session_config_entry("session.force_spinning_stop", "1")

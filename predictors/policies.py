@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +60,7 @@ def without_small_gains(
     Returns:
         Takes the blocks of a network; gives these or others of the same widths.
     """
-
-    @cache
-    def in_floats(block: Block) -> Block:
-        return _in_floats(block, space.precision)
+    in_floats = cache(partial(_in_floats, schemes=space.precision))
 
     @cache
     def of(block: Block) -> NDArray[np.float64]:
