@@ -89,7 +89,7 @@ def child(settings: Path) -> None:
     store = LatencyStore(connect(Path(given["database"])))
     models = [load_artifact(Path(path)) for path in given["models"]]
     with closing(backend):
-        timing = TIMING.with_seed(given["seed"])
+        timing = TIMING.of_session(given["seed"])
         found = measure(models, backend=backend, timing=timing, store=store, lease=given["lease"])
     sys.exit(0 if all(one.status == "ok" for one in found.values()) else 3)
 

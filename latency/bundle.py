@@ -15,6 +15,7 @@ MODULES = (
     "agent",
     "agent_cache",
     "agent_worker",
+    "calm",
     "coreml_session",
     "cuda_clock",
     "digest",

@@ -113,11 +113,11 @@ def _two_sessions(
     """Ratio of the candidate in each of two sessions, the anchor's us, and why one was hot."""
     ratios, anchor_us, hot = [], 0.0, []
     for seed in range(2):
-        timing = TIMING.with_seed(seed)
+        timing = TIMING.of_session(seed)
         about = {"session_id": "", "seed": seed, "started_at": "", "timing": {}}
         models = [anchor, candidate]
         samples = backend.run_session(models, timing)
-        record = timed_session(about, models, samples, timing, None)
+        record = timed_session(about, models, samples, timing)
         ratios.append(record.models[1].ratio or 0.0)
         anchor_us = (record.anchor_ns or 0.0) / 1e3
         hot += [record.message] if record.hot else []

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from latency.session_effects import ModelSessions
+from latency.session_effects import ModelSessions, usable
 from latency.statistics import log_interval
 from latency.store import Baseline, History
 from latency.timing import TimingConfig
@@ -66,14 +66,6 @@ def final_failure(history: Sequence[History], timing: TimingConfig) -> Status | 
         return "rejected"
     timeouts = sum(entry.status == "timeout" for entry in history)
     return "timeout" if timeouts > timing.timeout_retries else None
-
-
-def usable(history: Sequence[History]) -> list[History]:
-    """The accepted sessions that gave a ratio; the drifted ones too where those are all."""
-    ratios = [entry for entry in history if entry.status == "ok" and entry.ratio is not None]
-    accepted = [entry for entry in ratios if entry.outcome == "accepted"]
-    # A ratio is taken within rounds, so drift hurts it little: better an unstable number than none
-    return accepted if len(accepted) >= 2 else [e for e in ratios if e.outcome != "hot"]
 
 
 def precise(sessions: ModelSessions, timing: TimingConfig) -> bool:

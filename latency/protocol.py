@@ -28,9 +28,10 @@ from latency.backend import (
     ModelRejectedError,
     SessionTimeoutError,
 )
+from latency.calm import LIMIT
 from latency.lease import device_lease
-from latency.measurement import Measurement, final_failure, precise, summarize, usable
-from latency.session_effects import ModelSessions, without_session_effects
+from latency.measurement import Measurement, final_failure, precise, summarize
+from latency.session_effects import ModelSessions, usable, without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
 from latency.store import History, LatencyStore, SessionRecord
 from latency.timing import TimingConfig
@@ -118,6 +119,7 @@ class _Run:
         self.device = store.add_device(backend.fingerprint())
         self.losses: dict[Key | None, int] = {}
         self.hot_in_a_row = 0
+        self.slow_in_a_row = 0
         self.anchors_ns: list[float] = []
         self.history: Mapping[Key, ModelSessions] = {}
         self.standard: Mapping[Key, ModelSessions] = {}
@@ -206,7 +208,10 @@ class _Run:
 
     def _session(self, anchor: Artifact, candidates: list[Artifact]) -> None:
         """Run one session and store what became of it."""
-        timing = self.timing.with_seed(self._seed())
+        baseline_ns = self._baseline_ns()
+        timing = self.timing.of_session(self._seed(), baseline_ns)
+        if self.slow_in_a_row > timing.sentinel_retries:  # waiting does not help
+            timing = replace(timing, patience=0.0)
         models = [anchor, *candidates]
         about = {
             "session_id": uuid.uuid4().hex,
@@ -231,7 +236,7 @@ class _Run:
             self._failed("lost", error.sha256, str(error), about, models)
         else:
             self.losses.pop(None, None)
-            record = timed_session(about, models, samples, timing, self._anchor_limit_ns())
+            record = timed_session(about, models, samples, timing)
             if record.hot and record.outcome == "accepted":
                 if self.hot_in_a_row < timing.sentinel_retries:
                     record = replace(record, outcome="hot")
@@ -241,6 +246,8 @@ class _Run:
                 self.hot_in_a_row = 0
             if record.anchor_ns is not None:
                 self.anchors_ns.append(record.anchor_ns)
+                slow = baseline_ns is not None and record.anchor_ns > LIMIT * baseline_ns
+                self.slow_in_a_row = self.slow_in_a_row + 1 if slow else 0
             self._store(record)
         time.sleep(pause_s)
 
@@ -266,10 +273,10 @@ class _Run:
                 jitter = random.uniform(0.5, 1.5)
                 time.sleep(self.timing.backoff_s * 2 ** (count - 1) * jitter)
 
-    def _anchor_limit_ns(self) -> float | None:
+    def _baseline_ns(self) -> float | None:
         baseline = self.store.baseline(self.device, PROTOCOL_VERSION)
         baseline = baseline or self.store.provisional_baseline(self.device, PROTOCOL_VERSION)
-        return None if baseline is None else baseline.anchor_ns * self.timing.sentinel_limit
+        return None if baseline is None else baseline.anchor_ns
 
     def _store(self, record: SessionRecord) -> None:
         self.store.add_session(self.device, PROTOCOL_VERSION, self.timing.mode, record)

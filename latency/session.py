@@ -26,12 +26,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from latency import host_facts, nvidia
+from latency.calm import CalmBlocks
 from latency.digest import model_sha256
 from latency.energy import Meter, energy_mj, open_meter
 from latency.memory import PeakMemory
@@ -166,8 +168,8 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
 
     Args:
         request: models (the anchor first; each sha256, path, feeds, tolerance), threads, seed,
-            rounds, block_ms, warmup_s, anchor_blocks, and what the runtime asks for. Without
-            models, nothing is timed: the runtime is there.
+            rounds, block_ms, warmup_s, anchor_blocks, patience, baseline_ns, and what the
+            runtime asks for. Without models, nothing is timed: the runtime is there.
         runtime: What loads and runs the models.
 
     Returns:
@@ -181,15 +183,18 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
         return {"rejected": rejected}
     block_ns = request["block_ms"] * 1e6
     _emit({"estimate_s": _estimate_s(models, request)})
+    patience_s = request["patience"] * _blocks_s(models, request)
+    calm = CalmBlocks(models[0].time_run, patience_s, request["baseline_ns"])
     for index, model in enumerate(models):
         _emit({"stage": "warm up", "model": index})
         model.warm_up(request["warmup_s"] / len(models))
+        calm.probe()
     gc.collect()
     gc.disable()
     blocks: list[list[dict[str, Any]]] = [[] for _ in models]
     for position, (round_, index) in enumerate(_order(len(models), request)):
         _emit({"stage": "time", "model": index})
-        samples, preempted = models[index].block(block_ns)
+        samples, preempted = calm.timed(partial(models[index].block, block_ns))
         blocks[index].append(_summary(samples, preempted, round_, position))
     meter, no_meter = open_meter(gpu=nvidia.has_models(request))
     energies: list[float | None] = [None] * len(models)
@@ -222,6 +227,8 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
             "python": platform.python_version(),
             "seed": request["seed"],
             "involuntary_switches": _involuntary_switches(),
+            "repeated_blocks": calm.repeated,
+            "disturbed_blocks": calm.disturbed,
             "energy_meter": meter.name if meter else None,
             "no_energy": no_meter,
             **runtime.facts(),
@@ -241,11 +248,16 @@ def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[
 
 
 def _estimate_s(models: list[Model], request: dict[str, Any]) -> float:
-    """Expected seconds from here on; a block of a slow model is two runs long."""
+    """Expected seconds from here on, on a calm machine."""
+    runs = sum(model.run_ns / 1e9 for model in models)
+    return float(request["warmup_s"] + runs + _blocks_s(models, request))
+
+
+def _blocks_s(models: list[Model], request: dict[str, Any]) -> float:
+    """Expected seconds of all blocks; one of a slow model is two runs long."""
     block_s = [max(request["block_ms"] / 1e3, 2 * model.run_ns / 1e9) for model in models]
     anchor = 2 * request["anchor_blocks"] * block_s[0]
-    runs = sum(model.run_ns / 1e9 for model in models)
-    return float(request["warmup_s"] + runs + anchor + request["rounds"] * sum(block_s))
+    return float(anchor + request["rounds"] * sum(block_s))
 
 
 def _order(count: int, request: dict[str, Any]) -> list[tuple[int, int]]:

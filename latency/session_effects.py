@@ -33,6 +33,14 @@ class ModelSessions:
     """Half-width of the 95 % t-interval of that."""
 
 
+def usable(history: Sequence[History]) -> list[History]:
+    """The accepted sessions that gave a ratio; the drifted ones too where those are all."""
+    ratios = [entry for entry in history if entry.status == "ok" and entry.ratio is not None]
+    accepted = [entry for entry in ratios if entry.outcome == "accepted"]
+    # A ratio is taken within rounds, so drift hurts it little: better an unstable number than none
+    return accepted if len(accepted) >= 2 else [e for e in ratios if e.outcome != "hot"]
+
+
 def without_session_effects(
     history: Mapping[Key, Sequence[History]], wanted: Collection[Key]
 ) -> dict[Key, ModelSessions]:
@@ -44,14 +52,15 @@ def without_session_effects(
     alone in its sessions keeps its ratios.
 
     Sessions tell of one another where they share a model. What was measured apart does not
-    count, so that a latency does not change with what is measured later.
+    count, so that a latency does not change with what is measured later. Nor do discarded
+    sessions: what a busy machine did to them is no error of the others.
 
     Args:
         history: Everything that is stored of a device in one mode, by model.
         wanted: The models to return.
     """
     logs = {
-        key: {e.session_id: math.log(e.ratio) for e in entries if e.ratio is not None}
+        key: {e.session_id: math.log(e.ratio) for e in usable(entries) if e.ratio is not None}
         for key, entries in history.items()
     }
     result: dict[Key, ModelSessions] = {}

@@ -1,5 +1,6 @@
 """What a session leaves behind: judged, and in the form in which it is stored."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
@@ -17,7 +18,6 @@ def timed_session(
     models: Sequence[Artifact],
     samples: Sequence[Samples],
     timing: TimingConfig,
-    anchor_limit_ns: float | None,
 ) -> SessionRecord:
     """A session that gave latencies: ratios, drift, and whether the device was hot.
 
@@ -25,9 +25,8 @@ def timed_session(
         about: session_id, seed, started_at, timing.
         models: The anchor first.
         samples: One per model, in that order.
-        timing: Says how much drift is too much.
-        anchor_limit_ns: An anchor slower than this is hot; None before there is a baseline.
-            A device that throttled (fact `throttled`) is hot as well.
+        timing: Says how much drift is too much, and which anchor is hot. A device that throttled
+            (fact `throttled`) is hot as well.
     """
     anchor = samples[0].blocks
     rounds = _in_rounds(anchor, timing)
@@ -36,7 +35,8 @@ def timed_session(
     drift = _anchor_ns(after) / _anchor_ns(before) - 1
     anchor_ns = median(rounds)
     drifted = abs(drift) > timing.drift_limit
-    slow = anchor_limit_ns is not None and anchor_ns > anchor_limit_ns
+    limit_ns = math.inf if (usual := timing.baseline_ns) is None else usual * timing.sentinel_limit
+    slow = anchor_ns > limit_ns
     throttled = _throttled(samples[0].session)
     records = [
         ModelRecord(
@@ -52,8 +52,8 @@ def timed_session(
         message = f"the anchor drifted by {100 * drift:+.1f} %"
     elif throttled:
         message = f"the device held itself back: {', '.join(throttled)}"
-    elif slow and anchor_limit_ns is not None:
-        over = 100 * (anchor_ns / anchor_limit_ns - 1)
+    elif slow:
+        over = 100 * (anchor_ns / limit_ns - 1)
         message = f"the device is slower than usual, {over:.1f} % beyond the limit"
     return SessionRecord(
         **about,

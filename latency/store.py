@@ -16,6 +16,8 @@ SCHEMA_VERSION = 2
 
 BASELINE_SESSIONS = 10
 """Sessions, the first of a device, whose anchors make the baseline."""
+SAME_STATE = 1.1
+"""Anchors that are further apart, as a ratio, are of a device in two states."""
 
 # latency_devices: a row per fingerprint. latency_sessions: a row per process that was started.
 # latency_samples: what it says of each of its models, or why it says nothing.
@@ -252,15 +254,20 @@ class LatencyStore:
         return Baseline(anchor_ns=rows[0][0], sessions=rows[0][1]) if rows else None
 
     def provisional_baseline(self, device: str, protocol: int) -> Baseline | None:
-        """What the baseline would be now; None without a session that gave latencies."""
+        """What the baseline would be now; None without a session that gave latencies.
+
+        A device that is busy at first must not make the calm one look fast: sessions whose anchor
+        is far above the fastest do not count.
+        """
         query = (
             "SELECT anchor_ns FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"
-            " AND anchor_ns IS NOT NULL AND outcome {} ORDER BY number LIMIT ?"
+            " AND anchor_ns IS NOT NULL AND outcome {} ORDER BY number"
         )
         for outcome in ("= 'accepted'", "!= 'accepted'"):
-            rows = self._rows(query.format(outcome), device, protocol, BASELINE_SESSIONS)
-            if rows:
-                return Baseline(anchor_ns=median(row[0] for row in rows), sessions=len(rows))
+            if anchors := [row[0] for row in self._rows(query.format(outcome), device, protocol)]:
+                calm = [one for one in anchors if one <= SAME_STATE * min(anchors)]
+                calm = calm[:BASELINE_SESSIONS]
+                return Baseline(anchor_ns=median(calm), sessions=len(calm))
         return None
 
     def fix_baseline(self, device: str, protocol: int) -> Baseline | None:

@@ -41,10 +41,16 @@ class TimingConfig:
     """Retries of a model that once ran out of time."""
     min_timeout_s: float = 30.0
     """A session may take the larger of this and 10 times its estimate."""
+    patience: float = 1.0
+    """Time that a session may take for waiting until the machine is calm and for timing disturbed
+    blocks again, as a share of what its blocks take; 0 times each block once, whatever happens."""
     candidates_per_session: int = 8
     """Most models beside the anchor in one session."""
     seed: int = 0
     """Seed of the order of the blocks; `measure` gives every session its own."""
+    baseline_ns: float | None = None
+    """The anchor's latency on the calm device; None while nothing is known of it. `measure` tells
+    every session."""
 
     def __post_init__(self) -> None:
         """Check the limits.
@@ -82,6 +88,7 @@ class TimingConfig:
             warmup_s=1.0,
             interval_target=0.02,
             drift_limit=0.03,
+            patience=3.0,
         )
 
     @classmethod
@@ -104,9 +111,9 @@ class TimingConfig:
             cooldown_s=1.0,
         )
 
-    def with_seed(self, seed: int) -> "TimingConfig":
-        """The same numbers with another order of blocks."""
-        return replace(self, seed=seed)
+    def of_session(self, seed: int, baseline_ns: float | None = None) -> "TimingConfig":
+        """The same numbers with another order of blocks, and what is known of the anchor."""
+        return replace(self, seed=seed, baseline_ns=baseline_ns)
 
     def estimate_s(self, models: int) -> float:
         """Expected length of a session of `models` short models, the anchor among them."""
@@ -117,7 +124,7 @@ class TimingConfig:
         """Longest time of a session of `models` models, unless they turn out to be slow."""
         return max(self.min_timeout_s, 10 * self.estimate_s(models))
 
-    def request(self) -> dict[str, float]:
+    def request(self) -> dict[str, float | None]:
         """The numbers that the process of a session needs; see `latency.session.serve`."""
         return {
             "seed": self.seed,
@@ -125,6 +132,8 @@ class TimingConfig:
             "block_ms": self.block_ms,
             "warmup_s": self.warmup_s,
             "anchor_blocks": self.anchor_blocks,
+            "patience": self.patience,
+            "baseline_ns": self.baseline_ns,
         }
 
     @property

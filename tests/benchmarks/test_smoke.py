@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 SPACE = SPACES["digits"]
 BENCHMARKS = [
     "attention_form",
+    "calm_blocks",
     "fidelity",
     "int8_pays",
     "kill",

@@ -84,7 +84,7 @@ def check_order_follows_seed(
     backend: DeviceBackend, models: Sequence[Artifact], timing: TimingConfig
 ) -> None:
     def order(seed: int) -> list[list[int]]:
-        samples = backend.run_session(models, timing.with_seed(seed))
+        samples = backend.run_session(models, timing.of_session(seed))
         return [[block.position for block in one.blocks] for one in samples]
 
     assert order(3) == order(3)

@@ -47,6 +47,7 @@ class FakeBackend:
         self.throttled = throttled
         self.mishap = mishap
         self.sessions: list[list[str]] = []
+        self.timings: list[TimingConfig] = []
         self.facts = {"soc": "fake"}
 
     def missing(self) -> str | None:
@@ -82,6 +83,7 @@ class FakeBackend:
     def run_session(self, models: Sequence[Artifact], timing: TimingConfig) -> list[Samples]:
         number = len(self.sessions)
         self.sessions.append([model.sha256 for model in models[1:]])
+        self.timings.append(timing)
         self.mishap(number, models)
         rng = np.random.default_rng(number)
         result, position = [], 0

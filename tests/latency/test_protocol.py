@@ -141,6 +141,28 @@ def test_sentinel_cools_down_three_times_then_marks(store: LatencyStore) -> None
     assert (one.status, one.sessions, one.hot_sessions) == ("ok", 5, 1)
 
 
+@pytest.mark.parametrize(("slower", "sessions"), [(1.2, 12 + 3), (1.07, 12)])
+def test_a_session_knows_the_calm_anchor_and_waits_while_that_may_help(
+    store: LatencyStore, slower: float, sessions: int
+) -> None:
+    backend = FakeBackend(LATENCY, speed=lambda session: 1.0 if session < 6 else slower, noise=0.0)
+    timing = dataclasses.replace(TIMING, min_sessions=12)
+    measure(A[:1], backend=backend, timing=timing, store=store)
+    told = [timing.baseline_ns for timing in backend.timings]
+    assert told == [None] + [1e6] * (sessions - 1)
+    patience = [timing.patience for timing in backend.timings]
+    assert patience == [TIMING.patience] * 10 + [0.0] * (sessions - 10)
+
+
+def test_a_device_that_is_busy_at_first_has_the_baseline_of_its_calm_sessions(
+    store: LatencyStore,
+) -> None:
+    backend = FakeBackend(LATENCY, speed=lambda session: 1.6 if session < 3 else 1.0, noise=0.0)
+    one = measure(A[:1], backend=backend, timing=TIMING, store=store)[A[0].sha256]
+    assert one.sessions == 5
+    assert one.baseline_ns == 1e6
+
+
 def test_a_throttled_session_is_discarded_and_repeated(store: LatencyStore) -> None:
     # As hot as that, and no slower: the anchor alone would not tell
     reasons = {1: ["GPU thermal slowdown by hardware"], 4: ["GPU power brake"]}

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,22 @@ def test_intervals_hold_the_truth_itself(models: int) -> None:
             widths.append(half_width)
     assert 0.88 < np.mean(inside) <= 1.0
     assert np.mean(widths) < 0.04
+
+
+def test_discarded_sessions_say_nothing_of_the_others() -> None:
+    history = drawn(0)
+    calm = everything(history)
+    for key, entries in history.items():
+        entries += [replace(entry(1000 + i, (1 + i) * 7.0), outcome="drift") for i in range(4)]
+        assert len(entries) > 4, key
+    busy = everything(history)
+    for key, one in busy.items():
+        assert (one.shared, one.shared_half_width) == (
+            calm[key].shared,
+            calm[key].shared_half_width,
+        )
+        assert list(one.entries[:-4]) == list(calm[key].entries)
+        assert list(one.entries[-4:]) == history[key][-4:]
 
 
 def test_a_latency_does_not_depend_on_who_asks() -> None:
