@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kind,
             f"{row['drifted']}/{len(found[kind])}",
             percent(row["spread"]),
-            percent(row["accepted_spread"]),
+            "-" if row["accepted_spread"] is None else percent(row["accepted_spread"]),
             f"{row['seconds']:.1f}",
         ]
         for kind, row in rows.items()
@@ -84,7 +84,8 @@ def sessions(lab: DeviceLab, count: int, timing: TimingConfig) -> dict[str, list
         models = [lab.backend.anchor(Path(folder)), *artifacts]
         for number in range(count):
             for kind, one in kinds.items():
-                one = one.of_session(number)
+                fastest = [r.anchor_ns for r in found["again"] if r.anchor_ns is not None]
+                one = one.of_session(number, min(fastest, default=None))
                 about = {
                     "session_id": f"{kind}-{number}",
                     "seed": number,
@@ -110,7 +111,7 @@ def summary(records: list[SessionRecord]) -> dict[str, Any]:
     return {
         "drifted": len(records) - len(accepted),
         "spread": fmean(stdev(model) for model in _log_ratios(records)),
-        "accepted_spread": fmean(stdev(model) for model in logs),
+        "accepted_spread": fmean(stdev(model) for model in logs) if len(accepted) > 1 else None,
         "log_ratios": [median(model) for model in logs],
         "seconds": fmean(_seconds(record) for record in records),
     }

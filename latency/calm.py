@@ -17,6 +17,8 @@ from typing import Any
 
 PROBE_NS = 5_000_000
 """A probe runs the anchor for so long, at least twice: threads wake up slowly."""
+SLOW_ANCHOR = 10
+"""An anchor that fits in a block fewer times than this would be probed for too long."""
 LIMIT = 1.05
 """A probe slower than the calm ones of its session times this says that the machine is busy."""
 CALM_SHARE = 0.1
@@ -30,13 +32,15 @@ class CalmBlocks:
         run: Runs the anchor once; its latency in ns.
         patience_s: Time to spend on waiting and on timing blocks again; 0 asks for no probes.
         baseline_ns: What the anchor takes on the calm machine; None where that is not known.
+            Calm probes of the session that are lower still count by 5 % at most, lest a clock
+            that was boosted for a while pass for the usual one.
     """
 
     def __init__(
         self, run: Callable[[], int], patience_s: float, baseline_ns: float | None = None
     ) -> None:
         self._run = run
-        self._baseline_ns = float("inf") if baseline_ns is None else baseline_ns
+        self._baseline_ns = baseline_ns
         self._left_ns = patience_s * 1e9
         self._probing = patience_s > 0
         self._probes: list[int] = []
@@ -84,5 +88,7 @@ class CalmBlocks:
             self.repeated += 1
 
     def _busy(self, probe: float) -> bool:
-        calm = self._probes[int(CALM_SHARE * len(self._probes))]
-        return probe > LIMIT * min(calm, self._baseline_ns)
+        calm: float = self._probes[int(CALM_SHARE * len(self._probes))]
+        if (usual := self._baseline_ns) is not None:
+            calm = min(max(calm, usual / LIMIT), usual)
+        return probe > LIMIT * calm

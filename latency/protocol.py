@@ -119,7 +119,6 @@ class _Run:
         self.device = store.add_device(backend.fingerprint())
         self.losses: dict[Key | None, int] = {}
         self.hot_in_a_row = 0
-        self.slow_in_a_row = 0
         self.anchors_ns: list[float] = []
         self.history: Mapping[Key, ModelSessions] = {}
         self.standard: Mapping[Key, ModelSessions] = {}
@@ -208,10 +207,7 @@ class _Run:
 
     def _session(self, anchor: Artifact, candidates: list[Artifact]) -> None:
         """Run one session and store what became of it."""
-        baseline_ns = self._baseline_ns()
-        timing = self.timing.of_session(self._seed(), baseline_ns)
-        if self.slow_in_a_row > timing.sentinel_retries:  # waiting does not help
-            timing = replace(timing, patience=0.0)
+        timing = self._session_timing()
         models = [anchor, *candidates]
         about = {
             "session_id": uuid.uuid4().hex,
@@ -246,8 +242,6 @@ class _Run:
                 self.hot_in_a_row = 0
             if record.anchor_ns is not None:
                 self.anchors_ns.append(record.anchor_ns)
-                slow = baseline_ns is not None and record.anchor_ns > LIMIT * baseline_ns
-                self.slow_in_a_row = self.slow_in_a_row + 1 if slow else 0
             self._store(record)
         time.sleep(pause_s)
 
@@ -273,10 +267,17 @@ class _Run:
                 jitter = random.uniform(0.5, 1.5)
                 time.sleep(self.timing.backoff_s * 2 ** (count - 1) * jitter)
 
-    def _baseline_ns(self) -> float | None:
+    def _session_timing(self) -> TimingConfig:
+        """The timing of the next session: what is stored alone decides, so a restart repeats it."""
         baseline = self.store.baseline(self.device, PROTOCOL_VERSION)
         baseline = baseline or self.store.provisional_baseline(self.device, PROTOCOL_VERSION)
-        return None if baseline is None else baseline.anchor_ns
+        if baseline is None:
+            return self.timing.of_session(self._seed())
+        # Half the patience after each session for which waiting did not help
+        limit_ns = LIMIT * baseline.anchor_ns
+        slow = self.store.slow_in_a_row(self.device, PROTOCOL_VERSION, limit_ns)
+        timing = self.timing.of_session(self._seed(), baseline.anchor_ns)
+        return replace(timing, patience=timing.patience / 2**slow)
 
     def _store(self, record: SessionRecord) -> None:
         self.store.add_session(self.device, PROTOCOL_VERSION, self.timing.mode, record)

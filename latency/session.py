@@ -33,7 +33,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from latency import host_facts, nvidia
-from latency.calm import CalmBlocks
+from latency.calm import PROBE_NS, SLOW_ANCHOR, CalmBlocks
 from latency.digest import model_sha256
 from latency.energy import Meter, energy_mj, open_meter
 from latency.memory import PeakMemory
@@ -184,17 +184,26 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     block_ns = request["block_ms"] * 1e6
     _emit({"estimate_s": _estimate_s(models, request)})
     patience_s = request["patience"] * _blocks_s(models, request)
-    calm = CalmBlocks(models[0].time_run, patience_s, request["baseline_ns"])
+    probed = SLOW_ANCHOR * models[0].run_ns <= block_ns
+    calm = CalmBlocks(models[0].time_run, patience_s if probed else 0.0, request["baseline_ns"])
     for index, model in enumerate(models):
         _emit({"stage": "warm up", "model": index})
         model.warm_up(request["warmup_s"] / len(models))
+        _emit({"stage": "warm up", "model": 0})
         calm.probe()
     gc.collect()
     gc.disable()
-    blocks: list[list[dict[str, Any]]] = [[] for _ in models]
-    for position, (round_, index) in enumerate(_order(len(models), request)):
+
+    def timed(index: int) -> tuple[list[int], int]:
         _emit({"stage": "time", "model": index})
-        samples, preempted = calm.timed(partial(models[index].block, block_ns))
+        found = models[index].block(block_ns)
+        _emit({"stage": "time", "model": 0})  # the anchor tells of the machine between blocks
+        return found
+
+    blocks: list[list[dict[str, Any]]] = [[] for _ in models]
+    order = _order(len(models), request)
+    for position, (round_, index) in enumerate(order):
+        samples, preempted = calm.timed(partial(timed, index))
         blocks[index].append(_summary(samples, preempted, round_, position))
     meter, no_meter = open_meter(gpu=nvidia.has_models(request))
     energies: list[float | None] = [None] * len(models)
@@ -227,6 +236,7 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
             "python": platform.python_version(),
             "seed": request["seed"],
             "involuntary_switches": _involuntary_switches(),
+            "blocks": len(order),
             "repeated_blocks": calm.repeated,
             "disturbed_blocks": calm.disturbed,
             "energy_meter": meter.name if meter else None,
@@ -250,7 +260,8 @@ def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[
 def _estimate_s(models: list[Model], request: dict[str, Any]) -> float:
     """Expected seconds from here on, on a calm machine."""
     runs = sum(model.run_ns / 1e9 for model in models)
-    return float(request["warmup_s"] + runs + _blocks_s(models, request))
+    probes = (len(models) + len(_order(len(models), request))) * PROBE_NS / 1e9
+    return float(request["warmup_s"] + runs + probes + _blocks_s(models, request))
 
 
 def _blocks_s(models: list[Model], request: dict[str, Any]) -> float:

@@ -60,7 +60,11 @@ def without_session_effects(
         wanted: The models to return.
     """
     logs = {
-        key: {e.session_id: math.log(e.ratio) for e in usable(entries) if e.ratio is not None}
+        key: {
+            entry.session_id: math.log(entry.ratio)
+            for entry in entries
+            if entry.outcome == "accepted" and entry.status == "ok" and entry.ratio is not None
+        }
         for key, entries in history.items()
     }
     result: dict[Key, ModelSessions] = {}

@@ -15,9 +15,13 @@ from latency.database import database_path, ensure_schema, storage_errors, trans
 SCHEMA_VERSION = 2
 
 BASELINE_SESSIONS = 10
-"""Sessions, the first of a device, whose anchors make the baseline."""
+"""Sessions, the first of a device in its calm state, whose anchors make the baseline."""
 SAME_STATE = 1.1
 """Anchors that are further apart, as a ratio, are of a device in two states."""
+CALM_SESSIONS = 0.25
+"""A state is the device's calm one if so many of its sessions are in it or in a faster one."""
+SLOW_IN_A_ROW = 5
+"""More sessions in a row on a busy device than this are counted as so many."""
 
 # latency_devices: a row per fingerprint. latency_sessions: a row per process that was started.
 # latency_samples: what it says of each of its models, or why it says nothing.
@@ -256,8 +260,9 @@ class LatencyStore:
     def provisional_baseline(self, device: str, protocol: int) -> Baseline | None:
         """What the baseline would be now; None without a session that gave latencies.
 
-        A device that is busy at first must not make the calm one look fast: sessions whose anchor
-        is far above the fastest do not count.
+        A device that is busy at first must not make the calm one look fast, nor one fast session
+        (a boost of the clock) all others slow: sessions whose anchor is far above that of the
+        fastest quarter do not count.
         """
         query = (
             "SELECT anchor_ns FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"
@@ -265,7 +270,8 @@ class LatencyStore:
         )
         for outcome in ("= 'accepted'", "!= 'accepted'"):
             if anchors := [row[0] for row in self._rows(query.format(outcome), device, protocol)]:
-                calm = [one for one in anchors if one <= SAME_STATE * min(anchors)]
+                fast = sorted(anchors)[int(CALM_SESSIONS * (len(anchors) + 1))]
+                calm = [one for one in anchors if fast / SAME_STATE <= one <= SAME_STATE * fast]
                 calm = calm[:BASELINE_SESSIONS]
                 return Baseline(anchor_ns=median(calm), sessions=len(calm))
         return None
@@ -281,6 +287,26 @@ class LatencyStore:
                     (protocol, fixed.anchor_ns, fixed.sessions, device),
                 )
         return fixed
+
+    def slow_in_a_row(self, device: str, protocol: int, limit_ns: float) -> int:
+        """The last sessions of a device in which it was busy all the time; 5 at most.
+
+        Their anchor is slower than `limit_ns`, or most of their blocks were kept though the
+        machine was busy (`latency.calm`).
+        """
+        rows = self._rows(
+            "SELECT anchor_ns, facts FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"
+            f" AND anchor_ns IS NOT NULL ORDER BY number DESC LIMIT {SLOW_IN_A_ROW}",
+            device,
+            protocol,
+        )
+
+        def slow(anchor_ns: float, facts: dict[str, Any]) -> bool:
+            disturbed = facts.get("disturbed_blocks", 0)
+            return anchor_ns > limit_ns or bool(2 * disturbed > facts.get("blocks", 0) > 0)
+
+        calm = (number for number, row in enumerate(rows) if not slow(row[0], json.loads(row[1])))
+        return next(calm, len(rows))
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         with storage_errors(database_path(self._connection)):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Mode = Literal["standard", "quick"]
+MAX_PATIENCE = 5.0
+"""A session gets 10 times its estimate before it counts as hung."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +75,17 @@ class TimingConfig:
                 f"interval_target {self.interval_target} and drift_limit {self.drift_limit} "
                 f"must be above 0, sentinel_limit {self.sentinel_limit} above 1"
             )
+        if not 0 <= self.patience <= MAX_PATIENCE:
+            raise ValueError(f"patience {self.patience} is not within 0 and {MAX_PATIENCE:g}")
         if self.candidates_per_session < 1:
             raise ValueError(f"candidates_per_session {self.candidates_per_session} is below 1")
 
     @classmethod
     def standard(cls) -> "TimingConfig":
-        """At least 5 sessions of about 7 s for 8 candidates, to an interval of +-2 %."""
+        """At least 5 sessions of about 7 s for 8 candidates, to an interval of +-2 %.
+
+        Up to four times as long on a busy machine.
+        """
         return cls(
             mode="standard",
             min_sessions=5,
@@ -95,8 +102,9 @@ class TimingConfig:
     def quick(cls) -> "TimingConfig":
         """3 to 6 sessions of about 4 s for 8 candidates, to an interval of +-5 %; marked quick.
 
-        Ten short rounds in place of three long ones: as much time, but the anchor is never far
-        off, which on a busy machine halves the spread between sessions.
+        Up to twice as long on a busy machine. Ten short rounds in place of three long ones: as
+        much time, but the anchor is never far off, which on a busy machine halves the spread
+        between sessions.
         """
         return cls(
             mode="quick",

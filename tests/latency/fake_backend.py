@@ -37,6 +37,7 @@ class FakeBackend:
         speed: Callable[[int], float] = lambda session: 1.0,
         drift: Callable[[int], float] = lambda session: 0.0,
         throttled: Callable[[int], list[str]] = lambda session: [],
+        disturbed: Callable[[int], float] = lambda session: 0.0,
         mishap: Mishap = lambda session, models: None,
     ) -> None:
         self.latency_ns = latency_ns
@@ -45,6 +46,7 @@ class FakeBackend:
         self.speed = speed
         self.drift = drift
         self.throttled = throttled
+        self.disturbed = disturbed
         self.mishap = mishap
         self.sessions: list[list[str]] = []
         self.timings: list[TimingConfig] = []
@@ -112,7 +114,11 @@ class FakeBackend:
                     sha256=model.sha256,
                     blocks=tuple(blocks),
                     max_abs_difference=0.0,
-                    session={"throttled": self.throttled(number)},
+                    session={
+                        "throttled": self.throttled(number),
+                        "blocks": 100,
+                        "disturbed_blocks": round(100 * self.disturbed(number)),
+                    },
                 )
             )
         return result

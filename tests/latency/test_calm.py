@@ -99,6 +99,20 @@ def test_the_baseline_tells_of_a_session_that_begins_on_a_busy_machine(
     assert told.repeated == 0
 
 
+def test_a_boosted_clock_does_not_pass_for_the_calm_one(
+    on: Callable[[Machine], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = on(Machine((30.0, 1e9)))  # boosted while it warmed up, at its usual speed since
+    gate = CalmBlocks(machine.run, patience_s=1.0, baseline_ns=BUSY_NS)
+    for _ in range(4):
+        gate.probe()
+    assert machine.now_ns < 30e6
+    assert not machine.is_busy()
+    blocks(machine, gate, 10)
+    assert gate.repeated <= 1
+    assert gate.disturbed == 0
+
+
 def test_without_patience_nothing_is_probed(on: Callable[[Machine], Machine]) -> None:
     machine = on(Machine((50.0, 150.0)))
     gate = CalmBlocks(machine.run, patience_s=0.0)

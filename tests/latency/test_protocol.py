@@ -141,17 +141,29 @@ def test_sentinel_cools_down_three_times_then_marks(store: LatencyStore) -> None
     assert (one.status, one.sessions, one.hot_sessions) == ("ok", 5, 1)
 
 
-@pytest.mark.parametrize(("slower", "sessions"), [(1.2, 12 + 3), (1.07, 12)])
+@pytest.mark.parametrize("slower", [1.2, 1.07])
 def test_a_session_knows_the_calm_anchor_and_waits_while_that_may_help(
-    store: LatencyStore, slower: float, sessions: int
+    store: LatencyStore, slower: float
 ) -> None:
-    backend = FakeBackend(LATENCY, speed=lambda session: 1.0 if session < 6 else slower, noise=0.0)
+    busy = range(6, 9)
+    backend = FakeBackend(
+        LATENCY, speed=lambda session: slower if session in busy else 1.0, noise=0.0
+    )
     timing = dataclasses.replace(TIMING, min_sessions=12)
     measure(A[:1], backend=backend, timing=timing, store=store)
     told = [timing.baseline_ns for timing in backend.timings]
-    assert told == [None] + [1e6] * (sessions - 1)
-    patience = [timing.patience for timing in backend.timings]
-    assert patience == [TIMING.patience] * 10 + [0.0] * (sessions - 10)
+    assert told == [None] + [1e6] * (len(told) - 1)
+    shares = [timing.patience / TIMING.patience for timing in backend.timings]
+    assert shares == [1] * 7 + [1 / 2, 1 / 4, 1 / 8] + [1] * (len(shares) - 10)
+
+
+def test_sessions_whose_blocks_were_disturbed_are_waited_for_less(store: LatencyStore) -> None:
+    """Also in the next call: what is stored decides, so that a restart does as it did before."""
+    backend = FakeBackend(LATENCY, disturbed=lambda session: 0.6, noise=0.0)
+    measure(A[:1], backend=backend, timing=TIMING, store=store)
+    measure(A[1:2], backend=backend, timing=TIMING, store=store)
+    shares = [timing.patience / TIMING.patience for timing in backend.timings]
+    assert shares == [1, *(2.0**-n for n in range(1, 6)), *[2.0**-5] * 4]
 
 
 def test_a_device_that_is_busy_at_first_has_the_baseline_of_its_calm_sessions(
@@ -161,6 +173,13 @@ def test_a_device_that_is_busy_at_first_has_the_baseline_of_its_calm_sessions(
     one = measure(A[:1], backend=backend, timing=TIMING, store=store)[A[0].sha256]
     assert one.sessions == 5
     assert one.baseline_ns == 1e6
+
+
+def test_one_fast_session_does_not_become_the_baseline(store: LatencyStore) -> None:
+    backend = FakeBackend(LATENCY, speed=lambda session: 0.85 if session == 2 else 1.0, noise=0.0)
+    one = measure(A[:1], backend=backend, timing=TIMING, store=store)[A[0].sha256]
+    assert one.baseline_ns == 1e6
+    assert one.hot_sessions == 0
 
 
 def test_a_throttled_session_is_discarded_and_repeated(store: LatencyStore) -> None:

@@ -94,6 +94,21 @@ def test_discarded_sessions_say_nothing_of_the_others() -> None:
         assert list(one.entries[-4:]) == history[key][-4:]
 
 
+def test_a_model_with_nothing_but_discarded_sessions_says_nothing_of_the_others() -> None:
+    history = drawn(0)
+    calm = everything(history)
+    sessions = sorted({e.session_id for entries in history.values() for e in entries})
+    poor = [replace(entry(2000 + i, 1.5**i), outcome="drift") for i in range(4)] + [
+        entry(int(sessions[0]), 1.0)
+    ]
+    for name in ("poor", "poorer"):
+        history[name, ""] = list(poor)
+    found = everything(history)
+    for key, one in calm.items():
+        assert found[key] == one
+    assert list(found["poor", ""].entries[:4]) == poor[:4]
+
+
 def test_a_latency_does_not_depend_on_who_asks() -> None:
     history = drawn(0)
     key = next(iter(history))
