@@ -53,7 +53,7 @@ def _open(profile: DeviceProfile) -> DeviceBackend:
             threads=profile.threads,
             provider=profile.provider,
             options=profile.options,
-            spinning=profile.spinning,
+            spinning=profile.spins,
             place=place,
         )
     options = _options(profile, backend)

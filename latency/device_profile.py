@@ -31,8 +31,8 @@ class DeviceProfile:
     """Intra-op threads."""
     provider: str = "CPUExecutionProvider"
     """onnxruntime execution provider."""
-    spinning: bool = False
-    """Whether idle threads spin; see `OnnxRuntimeBackend`."""
+    spinning: bool = True
+    """Whether threads spin where they wait for others; see `OnnxRuntimeBackend`."""
     affinity: Sequence[int] | None = field(default=None, hash=False)
     """CPUs that sessions are pinned to; by default the scheduler chooses."""
     prepare: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -88,7 +88,7 @@ class DeviceProfile:
             )
         for name, given, backends in (
             ("provider", self.provider != "CPUExecutionProvider", ("onnxruntime",)),
-            ("spinning", self.spinning, ("onnxruntime",)),
+            ("spinning", not self.spinning, ("onnxruntime",)),
             ("threads", self.threads != 1, WITH_THREADS),
         ):
             if given and self.backend not in backends:
@@ -133,6 +133,11 @@ class DeviceProfile:
         """Arithmetic that models may have on the device."""
         given = self.precisions
         return BACKENDS[self.backend].precisions if given is None else tuple(given)
+
+    @property
+    def spins(self) -> bool:
+        """Whether threads really spin: a single one waits for nobody."""
+        return self.spinning and self.threads > 1
 
     @property
     def preparation(self) -> Preparation:

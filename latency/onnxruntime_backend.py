@@ -36,10 +36,11 @@ READ: Mapping[str, tuple[str, ...]] = {
 class OnnxRuntimeBackend:
     """onnxruntime with explicit threads, one provider and bound memory.
 
-    Spinning is off unless asked for. With one thread it does not matter. With two on two cores,
-    spinning was 10 to 20 % faster while a core was mostly free, and 2 to 3 times slower (15 to
-    24 ms against 7) as soon as other processes wanted both: the repeatable choice is the
-    default. The JSON beside an export names it for the deployed session (`session_config`).
+    Threads of a profile spin where they wait for others, as onnxruntime's own default is. With
+    two on two cores a model of 0.3 ms took a fifth to a third less so; beside other programs that
+    want both cores it took 2 to 3 times as long (15 to 24 ms against 7): `spinning: false` is for
+    such a machine. The JSON beside an export names the choice for the deployed session
+    (`session_config`).
     """
 
     name = "onnxruntime"

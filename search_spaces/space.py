@@ -291,7 +291,7 @@ class SearchSpace:
             UserError: As in `decode`.
         """
         array = np.asarray(genes, dtype=np.int64)
-        if len(array) == 0:
+        if array.ndim and len(array) == 0:
             return []
         if array.ndim != 2 or array.shape[1] != self.dimensions:
             raise UserError(

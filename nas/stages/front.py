@@ -262,7 +262,7 @@ def _runtime(profile: DeviceProfile) -> dict[str, Any]:
     runtime: dict[str, Any] = {"name": profile.backend}
     if profile.backend == "onnxruntime":
         runtime["provider"] = profile.provider
-        runtime["session_config"] = session_config(profile.spinning)
+        runtime["session_config"] = session_config(profile.spins)
         runtime["session_config_without_vnni"] = WITHOUT_VNNI
     return {**runtime, "intra_op_num_threads": profile.threads, **profile.options}
 

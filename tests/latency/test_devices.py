@@ -35,14 +35,16 @@ def test_builtin() -> None:
     assert get_device("cpu").threads == len(os.sched_getaffinity(0))
     assert get_device("cpu-1t") == DeviceProfile(name="cpu-1t", threads=1)
     assert open_backend(get_device("cpu-1t")).fingerprint()["threads"] == "1"
+    assert not get_device("cpu-1t").spins
+    assert get_device("raspberry-pi-5").spins
 
 
 def test_own_profiles(tmp_path: Path) -> None:
-    (tmp_path / "devices" / "half.yaml").write_text("threads: 1\nspinning: true\n")
+    (tmp_path / "devices" / "half.yaml").write_text("threads: 2\nspinning: false\n")
     config = tmp_path / "config" / "elastic-nas" / "devices"
     config.mkdir(parents=True)
     (config / "x.yaml").write_text("name: lab\n")
-    assert get_device("half") == DeviceProfile(name="half", threads=1, spinning=True)
+    assert get_device("half") == DeviceProfile(name="half", threads=2, spinning=False)
     assert [*list_devices()[0]] == [*builtin_devices(), "half", "lab"]
     with pytest.raises(UserError, match=r"'pi5' is not one of cpu, cpu-1t, .*half.*; add devices"):
         get_device("pi5")
@@ -74,7 +76,7 @@ def test_own_profiles(tmp_path: Path) -> None:
         ("options: fast", "options 'fast' of device bad is not a mapping"),
         ("options: {1: 2}", "is not a mapping"),
         ("name: ../up", "use letters"),
-        ("backend: torch\nspinning: true", "spinning True of device bad is for backend onnxrunt"),
+        ("backend: torch\nspinning: false", "spinning False of device bad is for backend onnxrunt"),
         ("backend: coreml\nthreads: 2", "threads 2 of device bad is for backend onnxruntime and "),
         ("affinity: [x]", "device bad: affinity ['x'] is not a list of CPUs; write [2, 3], say"),
         ("threads: 3\naffinity: [1, 2]", "threads 3 of device bad are more than the 2 CPUs of"),
@@ -192,7 +194,9 @@ def test_what_cannot_be_prepared_is_told() -> None:
 @pytest.mark.parametrize(
     ("backend", "keys"),
     [
-        ("onnxruntime", {"spinning": True, "threads": 2}),
+        ("onnxruntime", {"threads": 1}),
+        ("onnxruntime", {"threads": 2}),
+        ("onnxruntime", {"threads": 2, "spinning": False}),
         (
             "onnxruntime",
             {"provider": "CUDAExecutionProvider", "options": {"arena": True, "depth": 3}},

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import latency.graphs
 from latency.chains import chain
+from latency.cpu_session import cpu_session
 from latency.graphs import DOMAIN, GraphLibrary, export_part, module_key
 from search_spaces import (
     Block,
@@ -59,11 +59,7 @@ def mixed(space):
 
 
 def session(model):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return cpu_session(model.SerializeToString(), threads=1)
 
 
 @pytest.fixture(scope="module")

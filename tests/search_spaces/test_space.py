@@ -367,6 +367,7 @@ def test_genes_that_are_refused(call, genes, message):
 @pytest.mark.parametrize(
     ("genes", "message"),
     [
+        (3, r"genes have shape \(\); the space has 2, a row each"),
         ([0, 0], r"genes have shape \(2,\); the space has 2, a row each"),
         ([[0, 0], [2, 0]], "gene 'depth' has no choice 2; it has 0 to 1"),
         ([[0, -1]], "gene 'ffn.1' has no choice -1; it has 0 to 1"),
