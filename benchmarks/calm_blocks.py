@@ -84,8 +84,8 @@ def sessions(lab: DeviceLab, count: int, timing: TimingConfig) -> dict[str, list
         models = [lab.backend.anchor(Path(folder)), *artifacts]
         for number in range(count):
             for kind, one in kinds.items():
-                fastest = [r.anchor_ns for r in found["again"] if r.anchor_ns is not None]
-                one = one.of_session(number, min(fastest, default=None))
+                anchors = [r.anchor_ns for r in found["again"] if r.anchor_ns is not None]
+                one = one.of_session(number, median(anchors) if anchors else None)
                 about = {
                     "session_id": f"{kind}-{number}",
                     "seed": number,

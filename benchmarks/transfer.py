@@ -2,6 +2,10 @@
 
 The seed draws the rows that may be measured; all others are judged on. Ten of them are chosen by
 `LatencyPredictor.propose`, which sees their features alone, or are the first ten of the draw.
+
+"Scale alone" is no method: all rows of the new device, also those judged on, tell how latencies
+relate to each other there, and the ten rows only how fast the device is. No transfer can be
+expected to know more than that.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ COLUMNS = {
     "random_alone": "10 random, alone",
     "more_alone": "50 random, alone",
     "ridge_or_svr": "50, ridge or svr",
+    "scale_alone": "10 random, scale alone",
 }
 
 
@@ -41,7 +46,7 @@ class TransferJob:
     seed: int
     source: str = ""
     known: LatencyPredictor | None = None
-    """What was learned from all rows of the source."""
+    """What was learned from all rows of the source; of the data itself for "scale alone"."""
 
     def run(self) -> dict[str, Any]:
         """What was done, and its figures."""
@@ -52,7 +57,11 @@ class TransferJob:
         rows = pool[: MORE if self.column in ("more_alone", "ridge_or_svr") else FEW]
         if self.column.startswith("chosen"):
             rows = pool[LatencyPredictor.propose(features[pool], FEW, source=self.known)]
-        if self.column == "ridge_or_svr":
+        if self.column == "scale_alone":
+            assert self.known is not None
+            shape, _ = self.known.predict(features)
+            found = judged(shape[unseen] * _center(latency[rows] / shape[rows]), latency[unseen])
+        elif self.column == "ridge_or_svr":
             mean = ridge_or_svr(features[rows], latency[rows])(features[unseen])
             found = judged(mean, latency[unseen])
         else:
@@ -63,12 +72,26 @@ class TransferJob:
         return {**about, "size": len(rows), "seed": self.seed, **found}
 
 
+def _center(values: np.ndarray) -> float:
+    """Median of the means of every two values and of each with itself (Hodges and Lehmann 1963).
+
+    A few may be far off.
+    """
+    first, second = np.triu_indices(len(values))
+    return float(np.median((values[first] + values[second]) / 2))
+
+
 def transfer_jobs(sets: Sequence[Measured], seeds: int) -> list[TransferJob]:
     """Everything that the table needs; files with few rows are left out."""
     sets = [data for data in sets if len(data.latency) >= MIN_ROWS]
     known = {data.name: LatencyPredictor().fit(data.features, data.latency) for data in sets}
     alone = [
-        TransferJob(column=column, data=data, seed=seed)
+        TransferJob(
+            column=column,
+            data=data,
+            seed=seed,
+            known=known[data.name] if column == "scale_alone" else None,
+        )
         for data, column, seed in itertools.product(sets, COLUMNS, range(seeds))
         if not column.endswith("with")
     ]

@@ -21,6 +21,8 @@ SLOW_ANCHOR = 10
 """An anchor that fits in a block fewer times than this would be probed for too long."""
 LIMIT = 1.05
 """A probe slower than the calm ones of its session times this says that the machine is busy."""
+SAME_STATE = 1.1
+"""Latencies of the anchor that are further apart, as a ratio, are of two states of a device."""
 CALM_SHARE = 0.1
 """The probe that so many are faster than is a calm one."""
 
@@ -32,8 +34,9 @@ class CalmBlocks:
         run: Runs the anchor once; its latency in ns.
         patience_s: Time to spend on waiting and on timing blocks again; 0 asks for no probes.
         baseline_ns: What the anchor takes on the calm machine; None where that is not known.
-            Calm probes of the session that are lower still count by 5 % at most, lest a clock
-            that was boosted for a while pass for the usual one.
+            Calm probes of the session that are a little lower count by 5 % at most, lest a clock
+            that was boosted for a while pass for the usual one; much lower ones show that the
+            baseline was taken on a slower machine.
     """
 
     def __init__(
@@ -89,6 +92,6 @@ class CalmBlocks:
 
     def _busy(self, probe: float) -> bool:
         calm: float = self._probes[int(CALM_SHARE * len(self._probes))]
-        if (usual := self._baseline_ns) is not None:
+        if (usual := self._baseline_ns) is not None and calm > usual / SAME_STATE:
             calm = min(max(calm, usual / LIMIT), usual)
         return probe > LIMIT * calm

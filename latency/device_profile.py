@@ -136,8 +136,8 @@ class DeviceProfile:
 
     @property
     def spins(self) -> bool:
-        """Whether threads really spin: a single one waits for nobody."""
-        return self.spinning and self.threads > 1
+        """Whether threads really spin: those of onnxruntime, but never a single one."""
+        return self.spinning and self.threads > 1 and self.backend == "onnxruntime"
 
     @property
     def preparation(self) -> Preparation:

@@ -65,7 +65,7 @@ class OnnxRuntimeBackend:
             threads: Intra-op threads, at least 1.
             provider: Execution provider, asserted in every session.
             options: The provider's own options, as onnxruntime names them.
-            spinning: Whether idle threads spin.
+            spinning: Whether threads spin where they wait for others.
             place: Where sessions run; None is this host.
 
         Raises:

@@ -10,17 +10,16 @@ from typing import Any
 
 from latency.artifact import Artifact
 from latency.backend import Block, Samples
+from latency.calm import SAME_STATE
 from latency.database import database_path, ensure_schema, storage_errors, transaction
 
 SCHEMA_VERSION = 2
 
 BASELINE_SESSIONS = 10
 """Sessions, the first of a device in its calm state, whose anchors make the baseline."""
-SAME_STATE = 1.1
-"""Anchors that are further apart, as a ratio, are of a device in two states."""
-CALM_SESSIONS = 0.25
-"""A state is the device's calm one if so many of its sessions are in it or in a faster one."""
-SLOW_IN_A_ROW = 5
+FASTER_SESSIONS = 0.25
+"""Share of sessions that may be faster than the device in its calm state."""
+SLOW_IN_A_ROW = 2
 """More sessions in a row on a busy device than this are counted as so many."""
 
 # latency_devices: a row per fingerprint. latency_sessions: a row per process that was started.
@@ -261,8 +260,8 @@ class LatencyStore:
         """What the baseline would be now; None without a session that gave latencies.
 
         A device that is busy at first must not make the calm one look fast, nor one fast session
-        (a boost of the clock) all others slow: sessions whose anchor is far above that of the
-        fastest quarter do not count.
+        of four (a boost of the clock) all others slow: the calm state is that of the anchor that
+        a quarter of the accepted sessions are faster than. Sessions in another do not count.
         """
         query = (
             "SELECT anchor_ns FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"
@@ -270,7 +269,7 @@ class LatencyStore:
         )
         for outcome in ("= 'accepted'", "!= 'accepted'"):
             if anchors := [row[0] for row in self._rows(query.format(outcome), device, protocol)]:
-                fast = sorted(anchors)[int(CALM_SESSIONS * (len(anchors) + 1))]
+                fast = sorted(anchors)[int(FASTER_SESSIONS * len(anchors))]
                 calm = [one for one in anchors if fast / SAME_STATE <= one <= SAME_STATE * fast]
                 calm = calm[:BASELINE_SESSIONS]
                 return Baseline(anchor_ns=median(calm), sessions=len(calm))
@@ -289,10 +288,11 @@ class LatencyStore:
         return fixed
 
     def slow_in_a_row(self, device: str, protocol: int, limit_ns: float) -> int:
-        """The last sessions of a device in which it was busy all the time; 5 at most.
+        """The last sessions of a device in which it was busy most of the time; 2 at most.
 
         Their anchor is slower than `limit_ns`, or most of their blocks were kept though the
-        machine was busy (`latency.calm`).
+        machine was busy (`latency.calm`). No more than 2, since with less patience more blocks
+        are kept that way: a device that is busy in bursts only must find back.
         """
         rows = self._rows(
             "SELECT anchor_ns, facts FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"

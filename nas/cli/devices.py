@@ -43,7 +43,7 @@ def devices(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _listed(profile: DeviceProfile) -> dict[str, Any]:
-    return {**asdict(profile), "precisions": list(profile.offered)}
+    return {**asdict(profile), "spinning": profile.spins, "precisions": list(profile.offered)}
 
 
 def _describe(profile: DeviceProfile) -> str:

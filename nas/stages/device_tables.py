@@ -81,6 +81,7 @@ class DeviceTables:
         return (
             (profile.backend, profile.threads) == (identity.backend, identity.threads)
             and profile.provider == told.get("provider", profile.provider)
+            and told.get("spinning") in (None, "on" if profile.spins else "off")
             and profile.options.get("precision", identity.precision) == identity.precision
         )
 

@@ -286,6 +286,7 @@ def test_predictors_are_compared(tmp_path, monkeypatch, capsys):
         assert pair["chosen_with"]["mape"] < 0.1
         assert pair["more_alone"]["mape"] < 0.03
         assert pair["ridge_or_svr"]["mape"] > 0
+        assert pair["scale_alone"]["mape"] < 0.03
         assert "coverage" in pair["random_alone"]
 
 

@@ -16,8 +16,9 @@ Spell = tuple[float, float]
 class Machine:
     """Its clock moves only while something runs, slower in its busy spells (ms)."""
 
-    def __init__(self, *busy: Spell) -> None:
+    def __init__(self, *busy: Spell, busy_ns: int = BUSY_NS) -> None:
         self.busy = busy
+        self.busy_ns = busy_ns
         self.now_ns = 0
         self.runs = 0
 
@@ -25,7 +26,7 @@ class Machine:
         return any(start <= self.now_ns / 1e6 < end for start, end in self.busy)
 
     def run(self) -> int:
-        took = BUSY_NS if self.is_busy() else CALM_NS
+        took = self.busy_ns if self.is_busy() else CALM_NS
         self.now_ns += took
         self.runs += 1
         return took
@@ -100,16 +101,26 @@ def test_the_baseline_tells_of_a_session_that_begins_on_a_busy_machine(
 
 
 def test_a_boosted_clock_does_not_pass_for_the_calm_one(
-    on: Callable[[Machine], Machine], monkeypatch: pytest.MonkeyPatch
+    on: Callable[[Machine], Machine],
 ) -> None:
-    machine = on(Machine((30.0, 1e9)))  # boosted while it warmed up, at its usual speed since
-    gate = CalmBlocks(machine.run, patience_s=1.0, baseline_ns=BUSY_NS)
+    usual_ns = int(1.09 * CALM_NS)
+    # Boosted while it warmed up, at its usual speed since
+    machine = on(Machine((30.0, 1e9), busy_ns=usual_ns))
+    gate = CalmBlocks(machine.run, patience_s=1.0, baseline_ns=usual_ns)
     for _ in range(4):
         gate.probe()
     assert machine.now_ns < 30e6
     assert not machine.is_busy()
     blocks(machine, gate, 10)
     assert gate.repeated <= 1
+    assert gate.disturbed == 0
+
+
+def test_a_baseline_of_a_busy_day_hides_no_spell(on: Callable[[Machine], Machine]) -> None:
+    machine = on(Machine((230.0, 480.0)))
+    gate = CalmBlocks(machine.run, patience_s=2.0, baseline_ns=BUSY_NS)
+    found = blocks(machine, gate, 8)
+    assert all(end <= 230 or start >= 480 for start, end in found)
     assert gate.disturbed == 0
 
 

@@ -35,8 +35,14 @@ def test_builtin() -> None:
     assert get_device("cpu").threads == len(os.sched_getaffinity(0))
     assert get_device("cpu-1t") == DeviceProfile(name="cpu-1t", threads=1)
     assert open_backend(get_device("cpu-1t")).fingerprint()["threads"] == "1"
-    assert not get_device("cpu-1t").spins
     assert get_device("raspberry-pi-5").spins
+    for keys, spinning in (
+        ({}, "off"),
+        ({"threads": 2}, "on"),
+        ({"threads": 2, "spinning": False}, "off"),
+    ):
+        opened = open_backend(DeviceProfile(name="x", **keys))  # type: ignore[arg-type]
+        assert opened.fingerprint()["spinning"] == spinning
 
 
 def test_own_profiles(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The process of a session, with a runtime that only passes time."""
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ class Passing:
         while time.perf_counter_ns() < end:
             pass
         return run_ns
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """A session turns garbage collection off for the rest of its process, which is this one."""
+    yield
+    gc.enable()
 
 
 def request(folder: Path, models: int, **numbers: float) -> dict[str, Any]:

@@ -10,16 +10,20 @@ import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import latency.grid
+import nas.stages.device_tables
 from latency.database import connect
+from latency.device_profile import DeviceProfile
 from latency.energy import open_meter
 from latency.onnxruntime_backend import OnnxRuntimeBackend
-from latency.table_store import TableStore
+from latency.table_store import TableIdentity, TableStore
 from latency.timing import TimingConfig
 from nas.cli import main
+from nas.stages.device_tables import DeviceTables
 from tests.nas.short_protocol import short_timing
 
 pytestmark = pytest.mark.slow
@@ -432,3 +436,22 @@ def test_a_mistake_in_a_profile_is_no_absence(colleague, no_sessions, capsys):
         "nas measure: device mine: option 'use_arena' of CPUExecutionProvider: it takes none, "
         "and ignores others; remove it"
     )
+
+
+@pytest.mark.parametrize(("told", "fits"), [("on", True), ("off", False), (None, True)])
+def test_a_table_of_threads_that_wait_otherwise_does_not_stand_in(monkeypatch, told, fits):
+    """The file beside an export says how its threads wait, by the profile."""
+    profile = DeviceProfile(name="pi", threads=4)
+    monkeypatch.setattr(nas.stages.device_tables, "find_profile", lambda name: profile)
+    identity = TableIdentity(
+        device="pi",
+        backend="onnxruntime",
+        precision="fp32",
+        threads=4,
+        mode="quick",
+        protocol=1,
+        fingerprint={} if told is None else {"spinning": told},
+        network={},
+    )
+    here = SimpleNamespace(lab=SimpleNamespace(profile=profile))
+    assert DeviceTables._fits(here, identity) == fits
