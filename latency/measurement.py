@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from latency.session_effects import ModelSessions, usable
+from latency.session_effects import ModelSessions, accepted, usable
 from latency.statistics import log_interval
 from latency.store import Baseline, History
 from latency.timing import TimingConfig
@@ -70,10 +70,10 @@ def final_failure(history: Sequence[History], timing: TimingConfig) -> Status | 
 
 def precise(sessions: ModelSessions, timing: TimingConfig) -> bool:
     """Whether the accepted sessions suffice and their interval meets the target."""
-    accepted = [entry for entry in usable(sessions.entries) if entry.outcome == "accepted"]
-    if len(accepted) < timing.min_sessions:
+    counted = accepted(sessions.entries)
+    if len(counted) < timing.min_sessions:
         return False
-    interval = log_interval([entry.ratio for entry in accepted if entry.ratio is not None])
+    interval = log_interval([entry.ratio for entry in counted if entry.ratio is not None])
     return math.hypot(interval.half_width, sessions.shared_half_width) <= timing.interval_target
 
 

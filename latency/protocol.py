@@ -31,7 +31,7 @@ from latency.backend import (
 from latency.calm import LIMIT
 from latency.lease import device_lease
 from latency.measurement import Measurement, final_failure, precise, summarize
-from latency.session_effects import ModelSessions, usable, without_session_effects
+from latency.session_effects import ModelSessions, accepted, without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
 from latency.store import History, LatencyStore, SessionRecord
 from latency.timing import TimingConfig
@@ -269,8 +269,7 @@ class _Run:
 
     def _session_timing(self) -> TimingConfig:
         """The timing of the next session: what is stored alone decides, so a restart repeats it."""
-        baseline = self.store.baseline(self.device, PROTOCOL_VERSION)
-        baseline = baseline or self.store.provisional_baseline(self.device, PROTOCOL_VERSION)
+        baseline = self.store.current_baseline(self.device, PROTOCOL_VERSION)
         if baseline is None:
             return self.timing.of_session(self._seed())
         # Half the patience after each session for which waiting did not help
@@ -294,8 +293,8 @@ class _Run:
         """How much of an artifact's measurement is done: every session counts."""
         if self._finished((artifact,)):
             return 1.0
-        accepted = sum(entry.outcome == "accepted" for entry in usable(self._of(artifact)))
-        return UNFINISHED * min(1.0, accepted / self.timing.min_sessions)
+        counted = len(accepted(self._of(artifact)))
+        return UNFINISHED * min(1.0, counted / self.timing.min_sessions)
 
     def _results(self) -> dict[str, Measurement]:
         baseline = self.store.fix_baseline(self.device, PROTOCOL_VERSION)

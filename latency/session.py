@@ -182,8 +182,12 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     if rejected:
         return {"rejected": rejected}
     block_ns = request["block_ms"] * 1e6
-    _emit({"estimate_s": _estimate_s(models, request)})
-    patience_s = request["patience"] * _blocks_s(models, request)
+    order, blocks_s = _order(len(models), request), _blocks_s(models, request)
+    probes_s = (len(models) + len(order)) * PROBE_NS / 1e9
+    runs_s = sum(model.run_ns for model in models) / 1e9
+    # From here on, on a calm machine
+    _emit({"estimate_s": float(request["warmup_s"] + runs_s + probes_s + blocks_s)})
+    patience_s = request["patience"] * blocks_s
     probed = SLOW_ANCHOR * models[0].run_ns <= block_ns
     calm = CalmBlocks(models[0].time_run, patience_s if probed else 0.0, request["baseline_ns"])
     for index, model in enumerate(models):
@@ -201,7 +205,6 @@ def serve(request: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
         return found
 
     blocks: list[list[dict[str, Any]]] = [[] for _ in models]
-    order = _order(len(models), request)
     for position, (round_, index) in enumerate(order):
         samples, preempted = calm.timed(partial(timed, index))
         blocks[index].append(_summary(samples, preempted, round_, position))
@@ -255,13 +258,6 @@ def _load(request: dict[str, Any], runtime: Runtime) -> tuple[list[Model], dict[
         except Exception as error:  # the errors of runtimes share no base class
             rejected[wanted["sha256"]] = " ".join(str(error).split())[:500]
     return models, rejected
-
-
-def _estimate_s(models: list[Model], request: dict[str, Any]) -> float:
-    """Expected seconds from here on, on a calm machine."""
-    runs = sum(model.run_ns / 1e9 for model in models)
-    probes = (len(models) + len(_order(len(models), request))) * PROBE_NS / 1e9
-    return float(request["warmup_s"] + runs + probes + _blocks_s(models, request))
 
 
 def _blocks_s(models: list[Model], request: dict[str, Any]) -> float:

@@ -33,12 +33,16 @@ class ModelSessions:
     """Half-width of the 95 % t-interval of that."""
 
 
+def accepted(history: Sequence[History]) -> list[History]:
+    """The accepted sessions that gave a ratio."""
+    return [entry for entry in _with_ratio(history) if entry.outcome == "accepted"]
+
+
 def usable(history: Sequence[History]) -> list[History]:
     """The accepted sessions that gave a ratio; the drifted ones too where those are all."""
-    ratios = [entry for entry in history if entry.status == "ok" and entry.ratio is not None]
-    accepted = [entry for entry in ratios if entry.outcome == "accepted"]
+    found = accepted(history)
     # A ratio is taken within rounds, so drift hurts it little: better an unstable number than none
-    return accepted if len(accepted) >= 2 else [e for e in ratios if e.outcome != "hot"]
+    return found if len(found) >= 2 else [e for e in _with_ratio(history) if e.outcome != "hot"]
 
 
 def without_session_effects(
@@ -60,11 +64,7 @@ def without_session_effects(
         wanted: The models to return.
     """
     logs = {
-        key: {
-            entry.session_id: math.log(entry.ratio)
-            for entry in entries
-            if entry.outcome == "accepted" and entry.status == "ok" and entry.ratio is not None
-        }
+        key: {e.session_id: math.log(e.ratio) for e in accepted(entries) if e.ratio is not None}
         for key, entries in history.items()
     }
     result: dict[Key, ModelSessions] = {}
@@ -138,6 +138,10 @@ def _adjust(
         return ModelSessions(entries=entries, shared=shared, shared_half_width=half_width)
 
     return {key: adjusted(key) for key in history}
+
+
+def _with_ratio(history: Sequence[History]) -> list[History]:
+    return [entry for entry in history if entry.status == "ok" and entry.ratio is not None]
 
 
 def _effect(deviations: Sequence[float]) -> float:

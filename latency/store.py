@@ -256,8 +256,15 @@ class LatencyStore:
         )
         return Baseline(anchor_ns=rows[0][0], sessions=rows[0][1]) if rows else None
 
-    def provisional_baseline(self, device: str, protocol: int) -> Baseline | None:
-        """What the baseline would be now; None without a session that gave latencies.
+    def current_baseline(self, device: str, protocol: int) -> Baseline | None:
+        """The fixed baseline; before there is one, what it would be now.
+
+        None without a session that gave latencies.
+        """
+        return self.baseline(device, protocol) or self._calm_state(device, protocol)
+
+    def _calm_state(self, device: str, protocol: int) -> Baseline | None:
+        """The anchor of a device's first calm sessions.
 
         A device that is busy at first must not make the calm one look fast, nor one fast session
         of four (a boost of the clock) all others slow: the calm state is that of the anchor that
@@ -277,7 +284,7 @@ class LatencyStore:
 
     def fix_baseline(self, device: str, protocol: int) -> Baseline | None:
         """The baseline, stored for good at the first call that has a session to take it from."""
-        fixed = self.baseline(device, protocol) or self.provisional_baseline(device, protocol)
+        fixed = self.current_baseline(device, protocol)
         if fixed is not None:
             with transaction(self._connection):
                 self._connection.execute(

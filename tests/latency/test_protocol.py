@@ -210,7 +210,7 @@ def test_the_calm_state_is_what_a_quarter_is_faster_than(
             models=(),
         )
         store.add_session(device, 1, "standard", record)
-    found = store.provisional_baseline(device, 1)
+    found = store.current_baseline(device, 1)
     assert found is not None
     assert found.anchor_ns == pytest.approx(baseline)
 
