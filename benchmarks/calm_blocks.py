@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kind,
             f"{row['drifted']}/{len(found[kind])}",
             percent(row["spread"]),
-            "-" if row["accepted_spread"] is None else percent(row["accepted_spread"]),
+            percent(row["accepted_spread"]),
             f"{row['seconds']:.1f}",
         ]
         for kind, row in rows.items()

@@ -4,7 +4,7 @@ The seed draws the rows that may be measured; all others are judged on. Ten of t
 `LatencyPredictor.propose`, which sees their features alone, or are the first ten of the draw.
 
 "Scale alone" is no method: all rows of the new device, also those judged on, tell how latencies
-relate to each other there, and the ten rows only how fast the device is. No transfer can be
+relate to each other there, and the ten rows only how fast the device is. A transfer can hardly be
 expected to know more than that.
 """
 

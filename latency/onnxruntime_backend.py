@@ -37,7 +37,7 @@ class OnnxRuntimeBackend:
     """onnxruntime with explicit threads, one provider and bound memory.
 
     Threads of a profile spin where they wait for others, as onnxruntime's own default is. With
-    two on two cores a model of 0.3 ms took a fifth to a third less so; beside other programs that
+    two on two cores a model of 0.3 ms took a quarter less so; beside other programs that
     want both cores it took 2 to 3 times as long (15 to 24 ms against 7): `spinning: false` is for
     such a machine. The JSON beside an export names the choice for the deployed session
     (`session_config`).
