@@ -33,7 +33,7 @@ from latency.lease import device_lease
 from latency.measurement import Measurement, final_failure, precise, summarize
 from latency.session_effects import ModelSessions, accepted, without_session_effects
 from latency.session_record import failed_session, timed_session, utc_now
-from latency.store import History, LatencyStore, SessionRecord
+from latency.store import Baseline, History, LatencyStore, SessionRecord
 from latency.timing import TimingConfig
 from search_spaces.errors import UserError
 
@@ -207,7 +207,8 @@ class _Run:
 
     def _session(self, anchor: Artifact, candidates: list[Artifact]) -> None:
         """Run one session and store what became of it."""
-        timing = self._session_timing()
+        baseline = self.store.current_baseline(self.device, PROTOCOL_VERSION)
+        timing = self._session_timing(baseline)
         models = [anchor, *candidates]
         about = {
             "session_id": uuid.uuid4().hex,
@@ -232,7 +233,8 @@ class _Run:
             self._failed("lost", error.sha256, str(error), about, models)
         else:
             self.losses.pop(None, None)
-            record = timed_session(about, models, samples, timing)
+            calm_ns = baseline.anchor_ns if baseline and baseline.sessions else None
+            record = timed_session(about, models, samples, timing, calm_ns=calm_ns)
             if record.hot and record.outcome == "accepted":
                 if self.hot_in_a_row < timing.sentinel_retries:
                     record = replace(record, outcome="hot")
@@ -267,9 +269,8 @@ class _Run:
                 jitter = random.uniform(0.5, 1.5)
                 time.sleep(self.timing.backoff_s * 2 ** (count - 1) * jitter)
 
-    def _session_timing(self) -> TimingConfig:
+    def _session_timing(self, baseline: Baseline | None) -> TimingConfig:
         """The timing of the next session: what is stored alone decides, so a restart repeats it."""
-        baseline = self.store.current_baseline(self.device, PROTOCOL_VERSION)
         if baseline is None:
             return self.timing.of_session(self._seed())
         # Half the patience after each session for which waiting did not help

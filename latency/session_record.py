@@ -8,6 +8,7 @@ from typing import Any
 
 from latency.artifact import Artifact
 from latency.backend import Block, Samples
+from latency.calm import LIMIT, SAME_STATE
 from latency.statistics import session_ratio
 from latency.store import ModelRecord, SessionRecord
 from latency.timing import TimingConfig
@@ -18,6 +19,8 @@ def timed_session(
     models: Sequence[Artifact],
     samples: Sequence[Samples],
     timing: TimingConfig,
+    *,
+    calm_ns: float | None = None,
 ) -> SessionRecord:
     """A session that gave latencies: ratios, drift, and whether the device was hot.
 
@@ -27,6 +30,9 @@ def timed_session(
         samples: One per model, in that order.
         timing: Says how much drift is too much, and which anchor is hot. A device that throttled
             (fact `throttled`) is hot as well.
+        calm_ns: What the anchor takes in accepted sessions on the calm device, if there are any. A
+            session whose anchor took as much in its rounds is not discarded for drift: a machine
+            that was busy at either end did nothing to the ratios.
     """
     anchor = samples[0].blocks
     rounds = _in_rounds(anchor, timing)
@@ -34,7 +40,9 @@ def timed_session(
     after = [block for block in anchor if block.round >= timing.rounds]
     drift = _anchor_ns(after) / _anchor_ns(before) - 1
     anchor_ns = median(rounds)
-    drifted = abs(drift) > timing.drift_limit
+    calm = calm_ns is not None and calm_ns / SAME_STATE <= anchor_ns <= LIMIT * calm_ns
+    drifts = abs(drift) > timing.drift_limit
+    drifted = drifts and not calm
     limit_ns = math.inf if (usual := timing.baseline_ns) is None else usual * timing.sentinel_limit
     slow = anchor_ns > limit_ns
     throttled = _throttled(samples[0].session)
@@ -55,6 +63,8 @@ def timed_session(
     elif slow:
         over = 100 * (anchor_ns / limit_ns - 1)
         message = f"the device is slower than usual, {over:.1f} % beyond the limit"
+    elif drifts:
+        message = f"the anchor differs by {100 * drift:+.1f} % between the ends, calm in between"
     return SessionRecord(
         **about,
         outcome="drift" if drifted else "accepted",

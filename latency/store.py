@@ -107,6 +107,7 @@ class Baseline:
 
     anchor_ns: float
     sessions: int
+    """Accepted sessions that it was taken from; 0 where there were discarded ones only."""
 
 
 class LatencyStore:
@@ -274,12 +275,12 @@ class LatencyStore:
             "SELECT anchor_ns FROM latency_sessions WHERE fingerprint = ? AND protocol = ?"
             " AND anchor_ns IS NOT NULL AND outcome {} ORDER BY number"
         )
-        for outcome in ("= 'accepted'", "!= 'accepted'"):
+        for outcome, counts in (("= 'accepted'", True), ("!= 'accepted'", False)):
             if anchors := [row[0] for row in self._rows(query.format(outcome), device, protocol)]:
                 fast = sorted(anchors)[int(FASTER_SESSIONS * len(anchors))]
                 calm = [one for one in anchors if fast / SAME_STATE <= one <= SAME_STATE * fast]
                 calm = calm[:BASELINE_SESSIONS]
-                return Baseline(anchor_ns=median(calm), sessions=len(calm))
+                return Baseline(anchor_ns=median(calm), sessions=len(calm) if counts else 0)
         return None
 
     def fix_baseline(self, device: str, protocol: int) -> Baseline | None:

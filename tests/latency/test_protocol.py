@@ -128,10 +128,32 @@ def test_drift_discards_and_counts(store: LatencyStore) -> None:
     one = measure(A[:1], backend=backend, timing=TIMING, store=store)[A[0].sha256]
     assert (one.status, one.sessions, one.discarded) == ("ok", 5, 3)
     assert len(backend.sessions) == 8
+
+
+def test_drift_alone_gives_an_unstable_latency(store: LatencyStore) -> None:
     always = FakeBackend(LATENCY, drift=lambda session: -0.05)
     one = measure(A[1:2], backend=always, timing=TIMING, store=store)[A[1].sha256]
     assert (one.status, one.discarded, len(always.sessions)) == ("unstable", 20, 20)
     assert one.median_ns == pytest.approx(1e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("speed", "discarded"), [(1.0, 0), (1.04, 0), (1.07, 4), (1 / 1.15, 4), (1.3, 4)]
+)
+def test_drift_counts_unless_the_rounds_were_calm(
+    store: LatencyStore, speed: float, discarded: int
+) -> None:
+    """Known to be calm: a session that was as fast as those before. Any other may have drifted."""
+    measure(A[:1], backend=FakeBackend(LATENCY, noise=0.0), timing=TIMING, store=store)
+    backend = FakeBackend(
+        LATENCY,
+        noise=0.0,
+        speed=lambda session: speed if session < 4 else 1.0,
+        drift=lambda session: 0.4 if session < 4 else 0.0,
+    )
+    one = measure(A[1:2], backend=backend, timing=TIMING, store=store)[A[1].sha256]
+    assert (one.status, one.discarded, one.sessions) == ("ok", discarded, 5)
+    assert len(backend.sessions) == 5 + discarded
 
 
 def test_sentinel_cools_down_three_times_then_marks(store: LatencyStore) -> None:
