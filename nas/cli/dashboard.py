@@ -27,6 +27,8 @@ def dashboard(arguments: argparse.Namespace) -> dict[str, Any]:
     folders = [_folder(name) for name in arguments.folders]
     if not 0 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port} is not in 0 to 65535; 0 takes a free one")
+    if not arguments.host:
+        raise UserError("--host is empty; give an address of this host, as 127.0.0.1")
     from reports.dashboard import Catalogue
 
     catalogue = Catalogue(folders)

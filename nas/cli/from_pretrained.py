@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nas.stages.pretrained import check_start
 from search_spaces.errors import UserError
 from supernet.pretrained import DecoderCheckpoint, open_pretrained
 from supernet.pretrained.widths import Widths
@@ -33,7 +34,8 @@ def pretrained_values(task: str, path: str) -> Values:
         path: The checkpoint's folder, as the user gave it.
 
     Raises:
-        UserError: The checkpoint cannot be read, or is of another kind than the template.
+        UserError: The checkpoint is of another kind than the template, or no training can start
+            from it.
     """
     checkpoint = open_pretrained(Path(path).expanduser())
     fitting = TEMPLATES[checkpoint.family]
@@ -42,6 +44,7 @@ def pretrained_values(task: str, path: str) -> Values:
             f"--pretrained {path} is of the family {checkpoint.family}, which {task} is not for; "
             f"write nas init {' or '.join(fitting)}"
         )
+    check_start(checkpoint)
     rate = min(HIGHEST_RATE, RATE / checkpoint.widths.embed)
     own = "as in the pretrained network"
     values: Values = {

@@ -11,6 +11,7 @@ from nas.tasks.tokenizer import BpeTokenizer, tokenizer_digest
 from search_spaces import UserError
 from supernet.families import Supernet
 from supernet.pretrained import (
+    DecoderCheckpoint,
     Normalisation,
     Pretrained,
     load_pretrained,
@@ -32,6 +33,21 @@ def open_start(config: Config) -> Pretrained | None:
     if config.training.pretrained is None:
         return None
     return open_pretrained(Path(config.training.pretrained).expanduser())
+
+
+def check_start(start: Pretrained) -> None:
+    """Refuse what no training could start from, as far as that shows without data and a space.
+
+    Raises:
+        UserError: A tensor is missing, has another shape or no place in a supernet, a file is
+            damaged, or the tokenizer cannot be used.
+    """
+    if isinstance(start, DecoderCheckpoint):
+        if start.folder.tokenizer is not None:
+            start.check_vocabulary(_load_tokenizer(start.folder.tokenizer).vocabulary)
+        start.weights(start.vocabulary)
+    else:
+        start.weights(start.image_size)
 
 
 def identity(config: Config, start: Pretrained) -> dict[str, Any]:
@@ -93,16 +109,19 @@ def _check_tokenizer(task: Task, start: Pretrained) -> None:
     path = start.folder.tokenizer
     if path is None:
         return
+    if tokenizer_digest(_load_tokenizer(path)) != task.record["tokenizer"]["sha256"]:
+        raise UserError(
+            f"task.tokenizer is not the one of {start.folder.path}, to which the same tokens mean "
+            f"other texts; write task.tokenizer: {path}"
+        )
+
+
+def _load_tokenizer(path: Path) -> BpeTokenizer:
     try:
-        theirs = BpeTokenizer.load(path)
+        return BpeTokenizer.load(path)
     except UserError as error:
         reason = str(error).partition(";")[0]
         raise UserError(
             f"{path} cannot be used here: {reason}; no other tokenizer fits its weights, so take "
             "another checkpoint"
         ) from None
-    if tokenizer_digest(theirs) != task.record["tokenizer"]["sha256"]:
-        raise UserError(
-            f"task.tokenizer is not the one of {start.folder.path}, to which the same tokens mean "
-            f"other texts; write task.tokenizer: {path}"
-        )

@@ -100,17 +100,25 @@ class DecoderCheckpoint:
                 f"task.context is {space.context}, but {key} of {source} is {self.context}; "
                 f"write task.context: {self.context} or less"
             )
-        if space.vocabulary > self.vocabulary:
+        self.check_vocabulary(space.vocabulary)
+
+    def check_vocabulary(self, tokens: int) -> None:
+        """Refuse a tokenizer with more tokens than the embedding has rows.
+
+        Raises:
+            UserError: It has.
+        """
+        if tokens > self.vocabulary:
             raise UserError(
-                f"the tokenizer has {space.vocabulary} tokens, but {source} only "
+                f"the tokenizer has {tokens} tokens, but {self.folder.path} only "
                 f"{self.vocabulary}; set task.tokenizer to the one that it was trained with"
             )
 
-    def weights(self, space: DecoderSpace) -> tuple[dict[str, Tensor], list[str]]:
+    def weights(self, vocabulary: int) -> tuple[dict[str, Tensor], list[str]]:
         """The weights of the largest subnet by the names that a supernet gives them.
 
         Args:
-            space: What `check` has let pass.
+            vocabulary: Tokens to keep the weights of, its own at most.
 
         Returns:
             Tensors by name, and what was done to them, a sentence each.
@@ -152,14 +160,14 @@ class DecoderCheckpoint:
             head = embedding
         if head is embedding:
             notes.append("its head is its embedding: from here on they are trained apart")
-        if space.vocabulary < self.vocabulary:
+        if vocabulary < self.vocabulary:
             notes.append(
-                f"of its {self.vocabulary} tokens the {space.vocabulary} of the tokenizer were kept"
+                f"of its {self.vocabulary} tokens the {vocabulary} of the tokenizer were kept"
             )
         found |= {
-            "stem.tokens.weight": embedding[: space.vocabulary],
+            "stem.tokens.weight": embedding[:vocabulary],
             "head.norm.weight": tensors.take("model.norm.weight", shape=(embed,)),
-            "head.linear.weight": head[: space.vocabulary].clone(),
+            "head.linear.weight": head[:vocabulary].clone(),
         }
         tensors.check_all_taken(IGNORED)
         return found, notes

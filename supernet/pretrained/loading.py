@@ -38,10 +38,10 @@ def load_pretrained(
     space = model.space
     if isinstance(checkpoint, VisionCheckpoint) and isinstance(space, VisionTransformerSpace):
         checkpoint.check(space)
-        weights, notes = checkpoint.weights(space, normalisation, classes)
+        weights, notes = checkpoint.weights(space.image_size, normalisation, classes)
     elif not isinstance(checkpoint, VisionCheckpoint) and isinstance(space, DecoderSpace):
         checkpoint.check(space)
-        weights, notes = checkpoint.weights(space)
+        weights, notes = checkpoint.weights(space.vocabulary)
     else:
         raise UserError(
             f"{checkpoint.folder.path} is of the family {checkpoint.family}, the space of "

@@ -87,12 +87,15 @@ class VisionCheckpoint:
         check_equal("task.channels", space.channels, self.channels, source)
 
     def weights(
-        self, space: VisionTransformerSpace, task: Normalisation | None, classes: Sequence[str]
+        self,
+        image_size: int,
+        task: Normalisation | None = None,
+        classes: Sequence[str] = (),
     ) -> tuple[dict[str, Tensor], list[str]]:
         """The weights of the largest subnet by the names that a supernet gives them.
 
         Args:
-            space: What `check` has let pass.
+            image_size: Pixels, from now on.
             task: How images are normalised from now on; None is as they were.
             classes: What is to be told apart from now on, in order.
 
@@ -168,7 +171,7 @@ class VisionCheckpoint:
         else:
             notes.append("it has no head, which starts anew")
         tensors.check_all_taken(IGNORED)
-        if (now := space.image_size // patch) != side:
+        if (now := image_size // patch) != side:
             found["stem.positions"] = interpolated(found["stem.positions"], now)
             notes.append(
                 f"positions were interpolated from {side} x {side} patches to {now} x {now}"

@@ -109,6 +109,7 @@ def test_another_address_is_warned_of(tmp_path, monkeypatch):
     [
         (["--port", "x"], "argument --port: invalid int value: 'x'; see nas dashboard --help\n"),
         (["--port", "65536"], "--port 65536 is not in 0 to 65535; 0 takes a free one\n"),
+        (["--host", ""], "--host is empty; give an address of this host, as 127.0.0.1\n"),
         (["file"], "file is a file; name the folder that runs lie in, or a run directory\n"),
         (
             ["--host", "203.0.113.9", "--port", "0"],

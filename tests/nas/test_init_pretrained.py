@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from nas.cli import main
 from nas.cli.from_pretrained import smaller
 from nas.cli.init import template
 from nas.cli.template_values import with_values
 from nas.config import load_config
+from nas.tasks.tokenizer import BpeTokenizer
 from search_spaces import DecoderSpace, VisionTransformerSpace
 from supernet.pretrained import open_pretrained
 from tests.supernet import hugging_face
@@ -45,12 +48,19 @@ def test_images(capsys):
     assert "nas run a.yaml" in text
 
 
+def give_tokenizer(folder):
+    tokenizer = BpeTokenizer.train([b"to be or not to be"], vocabulary=258)
+    Path(folder, "tokenizer.json").write_text(tokenizer.to_json())
+
+
 @pytest.mark.parametrize("task", ["text", "stdlib-text"])
 @pytest.mark.parametrize("build", [hugging_face.llama, hugging_face.mistral])
 def test_texts(task, build):
     rope = {"rope_theta": 5e5, "rope_type": "default"}
-    build(rope_parameters=rope, rms_norm_eps=1e-5, head_dim=6).save_pretrained("net")
-    Path("net/tokenizer.json").write_text("{}")
+    build(rope_parameters=rope, rms_norm_eps=1e-5, head_dim=6, vocab_size=264).save_pretrained(
+        "net"
+    )
+    give_tokenizer("net")
     assert main(["init", task, "--pretrained", "net"]) == 0
     config = load_config(f"{task}.yaml")
     assert config.task.tokenizer == "net/tokenizer.json"
@@ -64,12 +74,13 @@ def test_texts(task, build):
 
 
 def test_the_context_is_bounded():
-    hugging_face.mistral(max_position_embeddings=4096, sliding_window=128).save_pretrained("net")
-    Path("net/tokenizer.json").write_text("{}")
+    long = {"max_position_embeddings": 4096, "vocab_size": 258}
+    hugging_face.mistral(**long, sliding_window=128).save_pretrained("net")
+    give_tokenizer("net")
     assert main(["init", "text", "--pretrained", "net"]) == 0
     assert load_config("text.yaml").task.context == 128
-    hugging_face.llama(max_position_embeddings=4096).save_pretrained("other")
-    Path("other/tokenizer.json").write_text("{}")
+    hugging_face.llama(**long).save_pretrained("other")
+    give_tokenizer("other")
     assert main(["init", "text", "--pretrained", "other", "--output", "b.yaml"]) == 0
     assert load_config("b.yaml").task.context == 256
 
@@ -81,11 +92,21 @@ def test_the_context_is_bounded():
         (["digits", "--pretrained", "vit"], "which digits is not for; write nas init images"),
         (["images", "--pretrained", "no"], "training.pretrained no is not a folder"),
         (["text", "--pretrained", "llama"], "llama has no tokenizer.json; put the one there"),
+        (["text", "--pretrained", "words"], "no other tokenizer fits its weights, so take another"),
+        (["text", "--pretrained", "few"], "the tokenizer has 258 tokens, but few only 29;"),
+        (["text", "--pretrained", "part"], "part has no tensor 'model.layers.0.self_attn.q_proj"),
+        (["images", "--pretrained", "part vit"], "part vit has no tensor 'embeddings.patch_emb"),
     ],
 )
 def test_what_cannot_be(arguments, message, capsys):
     hugging_face.vit().save_pretrained("vit")
-    hugging_face.llama().save_pretrained("llama")
+    for name in ("llama", "words", "few", "part"):
+        hugging_face.llama().save_pretrained(name)
+    Path("words/tokenizer.json").write_text("{}")
+    give_tokenizer("few")
+    hugging_face.vit().save_pretrained("part vit")
+    for name in ("part", "part vit"):
+        save_file({"other": torch.zeros(1)}, f"{name}/model.safetensors")
     assert main(["init", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
